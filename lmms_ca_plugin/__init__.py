@@ -1,0 +1,1 @@
+"""lmms-ca: training-free methods for multimodal LLMs, as a plugin of lmms-eval."""
