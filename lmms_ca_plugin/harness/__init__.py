@@ -1,0 +1,1 @@
+"""What touches lmms-eval: the only folder that may import it."""
