@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from importlib.resources import files
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -38,9 +39,8 @@ def load_questions(task: str, split: str) -> list[Question]:
     return [question for question in questions if (question.task, question.split) == (task, split)]
 
 
-def _question(entry: dict[str, str | list[str] | dict[str, int]]) -> Question:
-    votes = entry.get("votes", {})
-    counted = [answer for answer, count in dict(votes).items() for _ in range(int(count))]
+def _question(entry: dict[str, Any]) -> Question:
+    counted = [answer for answer, count in entry.get("votes", {}).items() for _ in range(count)]
     return Question(
         task=str(entry["task"]),
         picture=str(entry["picture"]),
