@@ -203,9 +203,10 @@ class Family(ABC):
                 "does not build masks for. Only full attention is supported."
             )
         reference, bookkeeping = type(text)(), PretrainedConfig()
-        for name, value in text.to_diff_dict().items():
+        for name, default in reference.to_dict().items():
             # What transformers' own class does not define its blocks do not read, and None turns a feature off.
-            matters = value is not None and hasattr(reference, name) and not hasattr(bookkeeping, name)
+            value = getattr(text, name, default)
+            matters = value is not None and value != default and not hasattr(bookkeeping, name)
             if matters and name not in cls.trunks[text.model_type]:
                 raise CheckpointError(
                     f"The language model's attribute {name}={value!r} is not one this engine knows to be handled by "
@@ -287,8 +288,8 @@ class Family(ABC):
         return mask
 
 
-def check_pictures(question: Question, pictures: Sequence[Image], longest_ratio: float) -> None:
-    """Refuses pictures that a resize to the vision tower's size would blow up beyond memory.
+def check_shape(question: Question, pictures: Sequence[Image], longest_ratio: float) -> None:
+    """Refuses pictures that a resize by their shorter side would blow up beyond memory.
 
     Args:
         question: Whose pictures these are, for the message.

@@ -29,7 +29,7 @@ def log():
     logger.remove(sink)
 
 
-# ---- registration --------------------------------------------------------------------------------------------------
+# ---- registration ---------------------------------------------------------------------------------------------------
 def test_the_harness_knows_every_method_under_both_names():
     names = MODEL_REGISTRY_V2.list_model_names()
     for method in method_names():
@@ -48,7 +48,7 @@ def test_the_manifests_import_fast_and_without_torch():
     assert float(seconds) < 0.1 and (torch, transformers) == ("False", "False")
 
 
-# ---- the six tasks -------------------------------------------------------------------------------------------------
+# ---- the six tasks --------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(("entry", "options"), [("Chat_vanilla", {}), ("Chat_contrastive", {**LAYERS, "rho": 0.5})])
 def test_the_harness_scores_its_six_tasks(make, evaluate, entry, options):
     results = evaluate(make(entry, batch_size=4, **options), SIX)
@@ -106,7 +106,7 @@ def test_the_trace_has_a_line_per_sample(make, evaluate, tmp_path):
         assert record["parameters"]["review_layer"] == 4
 
 
-# ---- requests by hand ----------------------------------------------------------------------------------------------
+# ---- requests by hand -----------------------------------------------------------------------------------------------
 def request(form, picture, text="What is this?", doc_id=0, context=None, **kwargs):
     kwargs = {"until": ["\n\n"], "max_new_tokens": 4, **kwargs}
     if form == "Chat":
@@ -205,7 +205,7 @@ def test_loglikelihoods_are_refused(make, log):
     assert "task toy asks for log-likelihoods" in log.getvalue()
 
 
-# ---- options, before any weight is read ----------------------------------------------------------------------------
+# ---- options, before any weight is read -----------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("options", "message"),
     [
