@@ -286,23 +286,3 @@ class Family(ABC):
         }
         mask: Tensor | None = create_causal_mask(**{k: v for k, v in offered.items() if k in accepted})
         return mask
-
-
-def check_shape(question: Question, pictures: Sequence[Image], longest_ratio: float) -> None:
-    """Refuses pictures that a resize by their shorter side would blow up beyond memory.
-
-    Args:
-        question: Whose pictures these are, for the message.
-        pictures: The pictures.
-        longest_ratio: The largest allowed ratio of the sides.
-
-    Raises:
-        InputError: A picture is thinner than that.
-    """
-    for picture in pictures:
-        width, height = picture.size
-        if max(width, height) > longest_ratio * min(width, height):
-            raise InputError(
-                f"{question.name}: a picture of {width} x {height} pixels is thinner than 1:{longest_ratio:g} and "
-                f"cannot be resized by its shorter side. Use image_aspect_ratio=pad, or crop it."
-            )

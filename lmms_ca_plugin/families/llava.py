@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from lmms_ca_plugin.errors import CheckpointError, InputError, unknown
-from lmms_ca_plugin.families._contract import Family, Inputs, Kind, Message, Prompt, Question, check_shape
+from lmms_ca_plugin.families._contract import Family, Inputs, Kind, Message, Prompt, Question
 
 VICUNA_V1_SYSTEM = (
     "A chat between a curious user and an artificial intelligence assistant. "
@@ -252,6 +252,26 @@ class Llava(Family):
         """Final norm and head: (b, e) -> (b, v)."""
         logits: Tensor = self.model.lm_head(self.model.model.language_model.norm(states))
         return logits
+
+
+def check_shape(question: Question, pictures: Sequence[Image.Image], longest_ratio: float) -> None:
+    """Refuses pictures that a resize by their shorter side would blow up beyond memory.
+
+    Args:
+        question: Whose pictures these are, for the message.
+        pictures: The pictures.
+        longest_ratio: The largest allowed ratio of the sides.
+
+    Raises:
+        InputError: A picture is thinner than that.
+    """
+    for picture in pictures:
+        width, height = picture.size
+        if max(width, height) > longest_ratio * min(width, height):
+            raise InputError(
+                f"{question.name}: a picture of {width} x {height} pixels is thinner than 1:{longest_ratio:g} and "
+                f"cannot be resized by its shorter side. Use image_aspect_ratio=pad, or crop it."
+            )
 
 
 FAMILY = Llava
