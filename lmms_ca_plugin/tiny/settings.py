@@ -28,6 +28,7 @@ class _Numbers:
     vision_blocks: int = 2
     max_position_embeddings: int = 4096
     query_key_gain: float = 1.6
+    eos_gain: float = 2.0
     dtype: torch.dtype = torch.float32
 
 
@@ -51,6 +52,8 @@ class TinySettings(_Numbers):
         max_position_embeddings: Positions the trunk has.
         query_key_gain: Standard deviation of the trunk's query and key components. Attention logits have about its
             square; the default keeps the Hellinger distance between blocks' image attention inside 0.1..0.9.
+        eos_gain: Factor on the output row of the end token. The default ends many answers early, some at once (an empty
+            answer); 0 never ends one.
         dtype: Type of the stored weights.
 
     Raises:
