@@ -42,10 +42,10 @@ def load_questions(task: str, split: str) -> list[Question]:
 def _question(entry: dict[str, Any]) -> Question:
     counted = [answer for answer, count in entry.get("votes", {}).items() for _ in range(count)]
     return Question(
-        task=str(entry["task"]),
-        picture=str(entry["picture"]),
-        question=str(entry["question"]),
-        split=str(entry.get("split", "val")),
+        task=entry["task"],
+        picture=entry["picture"],
+        question=entry["question"],
+        split=entry.get("split", "val"),
         answers=tuple(counted or entry.get("answers", ())),
-        full_answer=str(entry.get("full_answer", "")),
+        full_answer=entry.get("full_answer", ""),
     )
