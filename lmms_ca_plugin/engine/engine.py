@@ -20,7 +20,7 @@ from lmms_ca_plugin.engine.decode import cut, decode
 from lmms_ca_plugin.engine.generation import Generation
 from lmms_ca_plugin.engine.load import CheckpointOptions, InputOptions, describe, load
 from lmms_ca_plugin.engine.run import Run
-from lmms_ca_plugin.engine.selfcheck import self_check
+from lmms_ca_plugin.engine.selfcheck import complete, self_check
 from lmms_ca_plugin.engine.trace import Trace
 from lmms_ca_plugin.errors import GenerationError, InputError, OptionError
 from lmms_ca_plugin.families._contract import Family, Inputs, Prompt, Question
@@ -92,7 +92,7 @@ class Engine:
         self.options = options
         self.name = name
         self.is_main = is_main
-        self.plan = method.plan(family.trunk)
+        self.plan = complete(family, method.plan(family.trunk))
         self.trace = None if options.trace is None else Trace(options.trace)
         self_check(family, self.plan)
         tokenizer, settings = family.processor.tokenizer, family.model.generation_config
@@ -171,8 +171,10 @@ class Engine:
                 tokens = decode(run, generation, self.end_tokens, to_text)
         lengths, image_tokens = prompt.padding.sum(-1).tolist(), prompt.is_image.sum(-1).tolist()
         answers = [
-            Answer(cut(to_text(new), generation.until)[0].strip(), length, images, len(new), log)
-            for new, length, images, log in zip(tokens, lengths, image_tokens, run.log, strict=True)
+            Answer(cut(to_text(new), generation.until)[0].strip(), length, images, len(new), edits | steps)
+            for new, length, images, edits, steps in zip(
+                tokens, lengths, image_tokens, run.log, run.step_log(tokens), strict=True
+            )
         ]
         if self.trace is not None:
             self.trace.write(self._record(q, a) for q, a in zip(questions, answers, strict=True))
