@@ -97,7 +97,7 @@ def attention_weights(
     b, h, q, d = query.shape
     g, k = key.shape[1], key.shape[2]
     dtype = torch.promote_types(query.dtype, torch.float32)
-    grouped = query.to(dtype).view(b, g, h // g * q, d)  # (b, g, n*q, d): one key head serves n query heads
+    grouped = query.to(dtype).reshape(b, g, h // g * q, d)  # (b, g, n*q, d): one key head serves n query heads
     scores = (grouped @ key.to(dtype).transpose(2, 3)).view(b, h, q, k) * scaling
     if bias is not None:
         scores = scores + bias.to(dtype)
