@@ -12,7 +12,7 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import Any, ClassVar, Literal
 
@@ -86,7 +86,20 @@ class Question:
 
 @dataclass(frozen=True)
 class Trunk:
-    """The facts of a checkpoint's language model that methods plan with; known before any weight is loaded."""
+    """The facts of a checkpoint's language model that methods plan with; known before any weight is loaded.
+
+    Attributes:
+        model_type: The checkpoint's.
+        text_type: The language model's.
+        num_blocks: Decoder blocks.
+        hidden_size: Width of the residual stream.
+        num_heads: Query heads per block.
+        max_positions: Positions it was made for.
+        image_token_id: The token that stands for image features in a prompt.
+        vocabulary: Rows of the head.
+        tied_embeddings: Whether the head is the embedding itself.
+        added_after: Blocks after which the model adds something to the states (`Family.between`).
+    """
 
     model_type: str
     text_type: str
@@ -95,6 +108,9 @@ class Trunk:
     num_heads: int
     max_positions: int
     image_token_id: int
+    vocabulary: int = 0
+    tied_embeddings: bool = False
+    added_after: tuple[int, ...] = ()
 
     @property
     def is_paper_trunk(self) -> bool:
@@ -171,7 +187,9 @@ class Family(ABC):
     ) -> None:
         self.model = model
         self.processor = processor
-        self.trunk = type(self).describe(model.config)
+        # The config names the tie at different places in different releases; the weights themselves cannot be wrong.
+        head, embedding = model.get_output_embeddings().weight, model.get_input_embeddings().weight
+        self.trunk = replace(type(self).describe(model.config), tied_embeddings=head.data_ptr() == embedding.data_ptr())
         if processor.tokenizer.pad_token_id is None:
             raise CheckpointError(
                 "The checkpoint's tokenizer has no pad token, so questions cannot be batched. Set one."
@@ -220,6 +238,8 @@ class Family(ABC):
             num_heads=text.num_attention_heads,
             max_positions=text.max_position_embeddings,
             image_token_id=config.image_token_id,
+            vocabulary=text.vocab_size,
+            tied_embeddings=bool(text.tie_word_embeddings),
         )
 
     # ---- paths -------------------------------------------------------------------------------------------------------
@@ -255,11 +275,22 @@ class Family(ABC):
         """What every block takes beside states and mask: rotary embeddings of `positions` (b, q)."""
 
     @abstractmethod
+    def norm(self, states: Tensor) -> Tensor:
+        """The final norm, between the last block and the head: (..., e) -> (..., e)."""
+
+    @abstractmethod
+    def head(self, states: Tensor) -> Tensor:
+        """The head alone: (..., e) -> (..., v)."""
+
     def logits(self, states: Tensor) -> Tensor:
         """Final norm and head: (b, e) -> (b, v)."""
+        return self.head(self.norm(states))
 
     def between(self, block: int, states: Tensor) -> Tensor:  # noqa: ARG002
-        """What the model adds to the states (b, s, e) after `block`; nothing, unless a family says so."""
+        """The states (b, s, e) after `block` with what the model adds to them: nothing, unless a family says so.
+
+        A family that adds something names the blocks in `Trunk.added_after`.
+        """
         return states
 
     def mask(self, states: Tensor, padding: Tensor, cache: Any) -> Tensor | None:
