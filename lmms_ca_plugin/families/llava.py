@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from lmms_ca_plugin.errors import CheckpointError, InputError, unknown
-from lmms_ca_plugin.families._contract import Family, Inputs, Kind, Message, Prompt, Question, check_pictures
+from lmms_ca_plugin.families._contract import Family, Inputs, Kind, Message, Prompt, Question
 
 VICUNA_V1_SYSTEM = (
     "A chat between a curious user and an artificial intelligence assistant. "
@@ -61,6 +61,7 @@ class Llava(Family):
     trunks: ClassVar = {"llama": _HANDLED, "mistral": _HANDLED, "qwen2": _HANDLED}
     default_conversation: ClassVar[str] = "vicuna_v1"
     default_aspect_ratio: ClassVar[str] = "pad"
+    longest_ratio: ClassVar[float] = 100  # of a picture's sides, where the processor resizes by the shorter one
 
     def __init__(
         self, model: Any, processor: Any, conversation: str | None = None, image_aspect_ratio: str | None = None
@@ -168,7 +169,7 @@ class Llava(Family):
                     f"taken for a picture: {message.text!r}. Remove it from the text."
                 )
             if self.image_aspect_ratio == "processor":
-                check_pictures(question, message.pictures, longest_ratio=100)
+                check_shape(question, message.pictures, self.longest_ratio)
 
     def encode(self, questions: Sequence[Question]) -> Inputs:
         """Renders prompts and pictures of a batch; runs on the CPU and touches no weight."""
@@ -256,6 +257,26 @@ class Llava(Family):
         """The head alone: (..., e) -> (..., v)."""
         logits: Tensor = self.model.lm_head(states)
         return logits
+
+
+def check_shape(question: Question, pictures: Sequence[Image.Image], longest_ratio: float) -> None:
+    """Refuses pictures that a resize by their shorter side would blow up beyond memory.
+
+    Args:
+        question: Whose pictures these are, for the message.
+        pictures: The pictures.
+        longest_ratio: The largest allowed ratio of the sides.
+
+    Raises:
+        InputError: A picture is thinner than that.
+    """
+    for picture in pictures:
+        width, height = picture.size
+        if max(width, height) > longest_ratio * min(width, height):
+            raise InputError(
+                f"{question.name}: a picture of {width} x {height} pixels is thinner than 1:{longest_ratio:g} and "
+                f"cannot be resized by its shorter side. Use image_aspect_ratio=pad, or crop it."
+            )
 
 
 FAMILY = Llava

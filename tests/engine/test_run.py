@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from conftest import ask, make_family, mixed_questions, photo
 from naive import arguments, attention_of_last_token, generate
+from toys import ask, make_family, mixed_questions, photo
 
 from lmms_ca_plugin.engine.engine import Engine, Request, RunOptions
 from lmms_ca_plugin.engine.generation import Generation

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import ask, make_family, mixed_questions
 from naive import attention_of_last_token, eager, generate
+from toys import ask, make_family, mixed_questions
 
 from lmms_ca_plugin.engine.engine import Engine, Request, RunOptions, sample_seed
 from lmms_ca_plugin.engine.generation import Generation
@@ -32,7 +32,7 @@ LAYERS = {"scope": "0:1:2", "review_layer": 4}
 SITES = ("residual", "post_norm", "kv", "value", "logit", "knockout")
 
 
-# ---- formulas ------------------------------------------------------------------------------------------------------
+# ---- formulas -------------------------------------------------------------------------------------------------------
 def test_distances_by_hand():
     p, q = torch.tensor([0.5, 0.5, 0.0]).double(), torch.tensor([0.0, 0.5, 0.5]).double()
     assert hellinger(p, q).item() == pytest.approx(math.sqrt(0.5))  # 1 - sum sqrt(p q) = 1/2
@@ -162,7 +162,7 @@ def test_wcd_preset_and_what_is_given_beside_it():
     assert Contrastive.from_options({"preset": "paper"}) == Contrastive()
 
 
-# ---- layers --------------------------------------------------------------------------------------------------------
+# ---- layers ---------------------------------------------------------------------------------------------------------
 def test_the_papers_blocks_are_the_defaults_on_its_trunk():
     plan = Contrastive().plan(PAPER)
     assert [r.block for r in plan.reads] == [2, 4, 8, 11, 12, 13, 28]
@@ -252,7 +252,7 @@ def test_profiles_that_are_refused(tmp_path):
         Contrastive.from_options(write_profile(tmp_path, review=None)).plan(SMALL)
 
 
-# ---- on models -----------------------------------------------------------------------------------------------------
+# ---- on models ------------------------------------------------------------------------------------------------------
 def prefill(family, questions, plan):
     prompt = Engine(family, load_method("vanilla")(), RunOptions()).prompt(family.encode(questions))
     run = Run(family, plan, prompt, 1)
@@ -348,7 +348,7 @@ def test_residual_scaling_by_a_tenth_leaves_the_review_blocks_attention(family):
     assert change[3] == 0 and change[4] < 1e-3 < 0.05 < change[5]
 
 
-# ---- the naive reference -------------------------------------------------------------------------------------------
+# ---- the naive reference --------------------------------------------------------------------------------------------
 def naive_mask(maps, image, rho):
     """Equations 1 to 4 for one sample, in plain Python floats: (i*, distances, masked positions)."""
     p = {b: [maps[b][j] / sum(maps[b][i] for i in image) for j in image] for b in (0, 1, 2, 3)}

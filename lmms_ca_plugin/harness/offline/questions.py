@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from importlib.resources import files
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -38,14 +39,13 @@ def load_questions(task: str, split: str) -> list[Question]:
     return [question for question in questions if (question.task, question.split) == (task, split)]
 
 
-def _question(entry: dict[str, str | list[str] | dict[str, int]]) -> Question:
-    votes = entry.get("votes", {})
-    counted = [answer for answer, count in dict(votes).items() for _ in range(int(count))]
+def _question(entry: dict[str, Any]) -> Question:
+    counted = [answer for answer, count in entry.get("votes", {}).items() for _ in range(count)]
     return Question(
-        task=str(entry["task"]),
-        picture=str(entry["picture"]),
-        question=str(entry["question"]),
-        split=str(entry.get("split", "val")),
+        task=entry["task"],
+        picture=entry["picture"],
+        question=entry["question"],
+        split=entry.get("split", "val"),
         answers=tuple(counted or entry.get("answers", ())),
-        full_answer=str(entry.get("full_answer", "")),
+        full_answer=entry.get("full_answer", ""),
     )

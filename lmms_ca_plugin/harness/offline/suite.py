@@ -14,8 +14,8 @@ from pathlib import Path
 from shutil import rmtree
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow as pa  # type: ignore[import-untyped]
+import pyarrow.parquet as pq  # type: ignore[import-untyped]
 import transformers
 
 from lmms_ca_plugin.errors import OptionError
@@ -90,8 +90,9 @@ def write_suite(folder: str | PathLike[str], *, seed: int = 0) -> Suite:
     _write_marker(root, {**marker, "files": {}})
     for part in (suite.llava, suite.llava_next, suite.data, root / ".cache"):
         rmtree(part, ignore_errors=True)
-    write_checkpoint(suite.llava, TinySettings("llava", seed=seed))
-    write_checkpoint(suite.llava_next, TinySettings("llava_next", seed=seed, num_key_value_heads=2))
+    # Without an end token no answer is empty, so an empty answer in a run on the suite is always a fault.
+    write_checkpoint(suite.llava, TinySettings("llava", seed=seed, eos_gain=0.0))
+    write_checkpoint(suite.llava_next, TinySettings("llava_next", seed=seed, eos_gain=0.0, num_key_value_heads=2))
     _write_data(suite.data, pictures, seed)
     (root / "README.md").write_text(suite_card(pictures.values(), seed), encoding="utf-8")
     parts = [root / "README.md", *(path for part in (suite.llava, suite.llava_next, suite.data) for path in _in(part))]
