@@ -6,9 +6,9 @@ from functools import cache
 import pytest
 import torch
 from cases import CASES, small_model
-from conftest import ask, mixed_questions, photo
 from naive import arguments, eager
 from steps import forced, plan_of, prompt_of
+from toys import ask, mixed_questions, photo
 
 from lmms_ca_plugin.engine.engine import Engine, Request, RunOptions
 from lmms_ca_plugin.engine.generation import Generation
@@ -46,7 +46,7 @@ def three_questions():
 
 
 def test_every_method_has_a_case():
-    assert set(CASES) == set(method_names()), "give a new method its case in tests/contract/cases.py"
+    assert set(CASES) == set(method_names()), "give a new method its case in tests/cases.py"
 
 
 @pytest.mark.parametrize("model_type", family_names())

@@ -5,8 +5,8 @@ from textwrap import dedent
 
 import pytest
 import torch
-from conftest import make_family, mixed_questions
 from naive import generate
+from toys import make_family, mixed_questions
 from transformers import VipLlavaConfig, VipLlavaForConditionalGeneration
 
 from lmms_ca_plugin.engine.engine import Engine, Request, RunOptions

@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import ask, make_family, mixed_questions
 from naive import arguments, eager
 from steps import answers, forced, plan_of, prompt_of, texts
+from toys import ask, make_family, mixed_questions
 
 from lmms_ca_plugin.engine.beams import search
 from lmms_ca_plugin.engine.generation import Generation

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import ask, make_family, mixed_questions
 from naive import eager, generate
 from steps import answers, plan_of, prompt_of, texts
+from toys import ask, make_family, mixed_questions
 
 from lmms_ca_plugin.engine.run import Run
 from lmms_ca_plugin.engine.selfcheck import self_check

@@ -5,9 +5,9 @@ from functools import cache
 import pytest
 import torch
 import transformers.models.llama.modeling_llama as llama
-from conftest import ask, make_family, mixed_questions, photo
 from naive import eager, eager64
 from steps import forced, plan_of, prompt_of
+from toys import ask, make_family, mixed_questions, photo
 
 from lmms_ca_plugin.engine.engine import Engine, RunOptions
 from lmms_ca_plugin.engine.generation import Generation

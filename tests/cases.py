@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from conftest import make_family
+from toys import make_family
 
 from lmms_ca_plugin.families._contract import Family
 
