@@ -1,15 +1,16 @@
 """Every method, found from its folder, on every family, found from its folder: the invariants all of them must keep."""
 
 import json
+from functools import cache
 
 import pytest
 import torch
 from cases import CASES, small_model
 from naive import arguments, eager
-from steps import answers, forced, plan_of, prompt_of, texts
+from steps import forced, plan_of, prompt_of
 from toys import ask, mixed_questions, photo
 
-from lmms_ca_plugin.engine.engine import Engine, RunOptions
+from lmms_ca_plugin.engine.engine import Engine, Request, RunOptions
 from lmms_ca_plugin.engine.generation import Generation
 from lmms_ca_plugin.engine.run import Run, read_states
 from lmms_ca_plugin.errors import GenerationError, OptionError
@@ -45,7 +46,7 @@ def three_questions():
 
 
 def test_every_method_has_a_case():
-    assert set(CASES) == set(method_names()), "give a new method its case in tests/contract/cases.py"
+    assert set(CASES) == set(method_names()), "give a new method its case in tests/cases.py"
 
 
 @pytest.mark.parametrize("model_type", family_names())
@@ -60,12 +61,24 @@ def test_every_option_is_documented(name):
         assert f"\n        {option}: " in (method.__doc__ or ""), f"{name}: {option} is missing in the docstring"
 
 
+@cache
+def engine_of(model_type, name, options, dtype=torch.float64, batch_size=1):
+    method = load_method(name).from_options(dict(options))
+    return Engine(small_model(model_type, dtype=dtype), method, RunOptions(batch_size=batch_size), name)
+
+
+def texts(questions, *engine, max_new_tokens=4, **settings):
+    name, options = engine[1], tuple(engine[2].items())
+    generation = Generation(max_new_tokens=max_new_tokens, **settings)
+    answers = engine_of(engine[0], name, options, *engine[3:]).answer([Request(q, generation) for q in questions])
+    return [(a.text, a.new_tokens) for a in answers]
+
+
 # ---- 1: off is off ---------------------------------------------------------------------------------------------------
-def assert_unchanged(family, name, options, questions):
+def assert_unchanged(model_type, name, options, questions):
+    family = small_model(model_type, dtype=torch.float32)
     plan = plan_of(family, name, options)
-    assert plan.edits or plan.rescore or name == "vanilla", (
-        "an edit that changes nothing must be installed nevertheless"
-    )
+    assert plan.edits or plan.rescore or name == "vanilla", "what changes nothing must be installed nevertheless"
     tokens = TOKENS[:, : len(questions)]
     before, _ = forced(family, Plan(), questions, tokens)
     after, _ = forced(family, plan, questions, tokens)
@@ -74,55 +87,66 @@ def assert_unchanged(family, name, options, questions):
     else:
         assert torch.equal(before, after)
     for settings in ({}, {"temperature": 1.5}, {"num_beams": 2}):
-        settings = {"max_new_tokens": 4, "batch_size": 2, **settings}
-        assert texts(family, questions, name, options, **settings) == texts(family, questions, "vanilla", **settings)
+        mine, plain = (
+            texts(questions, model_type, *method, torch.float32, 3, **settings)
+            for method in ((name, options), ("vanilla", {}))
+        )
+        assert mine == plain
 
 
 @each_off
 @each_family
 def test_off_is_off(model_type, name, options):
-    assert_unchanged(small_model(model_type, dtype=torch.float32), name, options, three_questions())
+    assert_unchanged(model_type, name, options, three_questions())
 
 
 @with_pictures
 @each_family
 def test_without_a_picture_nothing_changes(model_type, name, options):
-    questions = [ask(0, "What is two plus two?"), ask(1, "Why?")]
-    assert_unchanged(small_model(model_type, dtype=torch.float32), name, options, questions)
+    assert_unchanged(model_type, name, options, [ask(0, "What is two plus two?"), ask(1, "Why?")])
 
 
 # ---- 2: the batch does not matter ------------------------------------------------------------------------------------
+def eight_questions():
+    return [*mixed_questions()[:5], ask(5, "What is two plus two?"), *three_questions()[1:]]
+
+
 @each_example
 @each_family
 def test_batch_8_gives_the_tokens_of_batch_1(model_type, name, options):
-    family = small_model(model_type)
-    questions = [*mixed_questions()[:5], ask(5, "What is two plus two?"), *three_questions()[1:]]
-    for settings in ({}, {"temperature": 1.5}):
-        alone = answers(family, questions, name, options, batch_size=1, max_new_tokens=6, **settings)
-        batch = answers(family, questions, name, options, batch_size=8, max_new_tokens=6, **settings)
-        assert [(a.text, a.new_tokens) for a in batch] == [(a.text, a.new_tokens) for a in alone]
+    alone, batch = (texts(eight_questions(), model_type, name, options, torch.float64, size) for size in (1, 8))
+    assert alone == batch
 
 
 @each_example
 @each_family
-def test_samples_leave_nothing_behind(model_type, name, options):
-    engine = Engine(small_model(model_type), load_method(name).from_options(options), RunOptions(), name)
-    first, second = three_questions()[:2]
-    rounds = [engine.answer_batch([question], Generation(max_new_tokens=4)) for question in (first, second, first)]
-    assert rounds[0] == rounds[2]
-    json.dumps([engine.method.describe(), rounds[0][0].log])  # what the trace writes
+def test_sampling_does_not_depend_on_the_batch(model_type, name, options):
+    hot = {"temperature": 1.5, "top_p": 0.9, "max_new_tokens": 2}
+    questions = three_questions()
+    alone, batch = (texts(questions, model_type, name, options, torch.float64, size, **hot) for size in (1, 8))
+    assert alone == batch
 
 
 @each_example
 @each_family
 def test_beams_work_or_are_refused_by_name(model_type, name, options):
-    family, questions = small_model(model_type), three_questions()
+    method = model_type, name, options, torch.float64
     try:
-        alone = texts(family, questions, name, options, max_new_tokens=4, num_beams=3)
+        alone = texts(three_questions(), *method, 1, num_beams=3)
     except GenerationError as error:
         assert isinstance(error.__cause__, OptionError) and name in str(error)
         return
-    assert alone == texts(family, questions, name, options, batch_size=3, max_new_tokens=4, num_beams=3)
+    assert alone == texts(three_questions(), *method, 8, num_beams=3)
+
+
+@each_example
+@each_family
+def test_samples_leave_nothing_behind(model_type, name, options):
+    engine = engine_of(model_type, name, tuple(options.items()))
+    first, second = three_questions()[:2]
+    rounds = [engine.answer_batch([question], Generation(max_new_tokens=4)) for question in (first, second, first)]
+    assert rounds[0] == rounds[2]
+    json.dumps([engine.method.describe(), rounds[0][0].log])  # what the trace writes
 
 
 # ---- 3: what is read is what transformers computes -------------------------------------------------------------------
@@ -185,23 +209,23 @@ def hooks(family):
 @each_example
 @each_family
 def test_nothing_is_left_after_an_exception_in_decoding(model_type, name, options):
-    family = small_model(model_type)
-    before = hooks(family)
-    engine = Engine(family, load_method(name).from_options(options), RunOptions(), name)
+    engine = engine_of(model_type, name, tuple(options.items()))
+    family = engine.family
+    hooks_before, (logits_before, _) = hooks(family), forced(family, Plan(), three_questions(), [])
 
     def fail(module, args):
         if args[0].shape[1] == 1:
             raise ZeroDivisionError
 
     handle = family.blocks[-1].register_forward_pre_hook(fail)
-    with pytest.raises(ZeroDivisionError):
-        engine.answer_batch(three_questions(), Generation(max_new_tokens=4))
-    handle.remove()
-    assert hooks(family) == before
+    try:
+        with pytest.raises(ZeroDivisionError):
+            engine.answer_batch(three_questions(), Generation(max_new_tokens=4))
+    finally:
+        handle.remove()
+    assert hooks(family) == hooks_before
     assert family.text_config._attn_implementation == "sdpa"
-    logits, _ = forced(family, Plan(), three_questions(), [])
-    again, _ = forced(small_model(model_type), Plan(), three_questions(), [])
-    assert torch.equal(logits, again)
+    assert torch.equal(forced(family, Plan(), three_questions(), [])[0], logits_before)
 
 
 @each_example
