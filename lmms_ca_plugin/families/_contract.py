@@ -23,6 +23,7 @@ from transformers import PretrainedConfig
 from transformers.masking_utils import create_causal_mask
 
 from lmms_ca_plugin.errors import CheckpointError, InputError
+from lmms_ca_plugin.families._views import Views
 
 
 class Kind(IntEnum):
@@ -147,7 +148,7 @@ class Prompt:
         return self.kinds != Kind.TEXT
 
 
-class Family(ABC):
+class Family(Views, ABC):
     """A loaded checkpoint of one `model_type`.
 
     Args:
