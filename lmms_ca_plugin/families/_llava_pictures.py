@@ -52,6 +52,9 @@ class LlavaPictures(Family):
             RGB; with `pad` as wide as high, the border in the processor's mean colour, rounded down.
         """
         picture = picture.convert("RGB")
+        if picture.height in (1, 3):
+            # transformers 4.57 guesses from the shape which axis holds the channels; here it would take the rows.
+            picture = picture.resize((2 * picture.width, 2 * picture.height), Image.Resampling.NEAREST)
         if self.image_aspect_ratio == "processor":
             return picture
         side = max(picture.size)

@@ -75,6 +75,15 @@ def test_cells_wholly_in_padding_hold_the_border_colour_alone(size):
     assert inside > 1
 
 
+@pytest.mark.parametrize("aspect_ratio", ["pad", "processor"])
+@pytest.mark.parametrize("size", [(1, 1), (5, 3), (3, 3), (40, 1)])
+def test_a_picture_as_high_as_it_has_channels_keeps_its_colour(aspect_ratio, size):
+    tested = family("llava", aspect_ratio)
+    view = tested.base_pixels(tested.encode([ask(Image.new("RGB", size, "red"))]).pictures)[0]
+    assert view[0, 168, 168] > 1
+    assert view[1:, 168, 168].max() < 0
+
+
 def test_padding_gives_cells_of_the_longer_side_and_removes_empty_rows():
     cells = family("llava", "pad").cells((2400, 1200))
     assert (cells.width, cells.height, cells.left, cells.top) == (100, 100, 0, -600)
