@@ -38,12 +38,16 @@ class AttentionCall:
         padding: (b, k) bool, True at keys that are real tokens.
         read_last: Whether to compute the last query's weights.
         bias: Broadcastable to (b, h, q, k), added to the scaled scores; None leaves the kernel alone.
-        weights: (b, h, k), at least float32: post-softmax weights of the last query, set when `read_last`.
+        explicit_last: Whether to compute the last query's output from `weights`, and to make them a leaf that requires
+            a gradient, so that one can be asked how an answer depends on them.
+        weights: (b, h, k), at least float32: post-softmax weights of the last query, set when `read_last` or
+            `explicit_last`.
     """
 
     padding: Tensor
     read_last: bool = False
     bias: Tensor | None = None
+    explicit_last: bool = False
     weights: Tensor | None = field(default=None, init=False)
 
 
@@ -102,7 +106,7 @@ def _seam(
 ) -> tuple[Tensor, Tensor | None]:
     # With a model spread over devices, what the engine made on the first one is needed where this block is.
     padding = None if call is None else call.padding.to(query.device)
-    if call is not None and padding is not None and call.read_last:
+    if call is not None and padding is not None and (call.read_last or call.explicit_last):
         allowed = padding[:, None, None, :]  # the last query sees every real key
         call.weights = attention_weights(query[:, :, -1:], key, scaling, allowed)[:, :, 0]  # (b, h, k)
     if call is not None and padding is not None and call.bias is not None:
@@ -119,9 +123,20 @@ def _seam(
     # FlashAttention looks its own kernel up under the config's name, which is the seam's while a run is on.
     config._attn_implementation = kernel
     try:
-        return forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
+        output, weights = forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)  # (b, q, h, d)
     finally:
         config._attn_implementation = seam_name
+    if call is not None and call.explicit_last and call.weights is not None:
+        call.weights = call.weights.detach().requires_grad_()
+        output = torch.cat([output[:, :-1], _weighted(call.weights, value)], 1)
+    return output, weights
+
+
+def _weighted(weights: Tensor, value: Tensor) -> Tensor:
+    """Sums the values by one query's weights: (b, h, k) and (b, g, k, d) -> (b, 1, h, d)."""
+    b, h, k = weights.shape
+    grouped = weights.view(b, value.shape[1], -1, k) @ value.to(weights.dtype)  # (b, g, n, d)
+    return grouped.view(b, 1, h, -1).to(value.dtype)
 
 
 @contextmanager

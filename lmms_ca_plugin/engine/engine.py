@@ -19,11 +19,13 @@ from lmms_ca_plugin.engine import beams
 from lmms_ca_plugin.engine.decode import cut, decode
 from lmms_ca_plugin.engine.generation import Generation
 from lmms_ca_plugin.engine.load import CheckpointOptions, InputOptions, describe, load
+from lmms_ca_plugin.engine.passes import MapPasses
 from lmms_ca_plugin.engine.run import Run
 from lmms_ca_plugin.engine.selfcheck import self_check
 from lmms_ca_plugin.engine.trace import Trace
 from lmms_ca_plugin.errors import GenerationError, InputError, OptionError
 from lmms_ca_plugin.families._contract import Family, Inputs, Prompt, Question
+from lmms_ca_plugin.families._views import Features
 from lmms_ca_plugin.methods._contract import Method
 
 
@@ -154,9 +156,11 @@ class Engine:
 
     def answer_batch(self, questions: Sequence[Question], generation: Generation) -> list[Answer]:
         """Answers questions that share their settings, in one batch, and writes the trace."""
-        inputs = self.family.encode(questions)
+        passes = MapPasses(self.family, lambda inputs: self._check_length(inputs, generation))
+        prepared = self.method.prepare(questions, passes)
+        inputs = self.family.encode(questions) if prepared is None else prepared.inputs
         self._check_length(inputs, generation)
-        prompt = self.prompt(inputs)
+        prompt = self.prompt(inputs, None if prepared is None else prepared.features)
         run = Run(self.family, self.plan, prompt, generation.max_new_tokens)
         tokenizer = self.family.processor.tokenizer
 
@@ -170,18 +174,19 @@ class Engine:
             else:
                 tokens = decode(run, generation, self.end_tokens, to_text)
         lengths, image_tokens = prompt.padding.sum(-1).tolist(), prompt.is_image.sum(-1).tolist()
+        logs = [{**own, **log} for own, log in zip(prepared.log, run.log, strict=True)] if prepared else run.log
         answers = [
             Answer(cut(to_text(new), generation.until)[0].strip(), length, images, len(new), log)
-            for new, length, images, log in zip(tokens, lengths, image_tokens, run.log, strict=True)
+            for new, length, images, log in zip(tokens, lengths, image_tokens, logs, strict=True)
         ]
         if self.trace is not None:
             self.trace.write(self._record(q, a) for q, a in zip(questions, answers, strict=True))
         return answers
 
-    def prompt(self, inputs: Inputs) -> Prompt:
-        """Runs the vision side of a batch and seeds its samples."""
+    def prompt(self, inputs: Inputs, features: Sequence[Features] | None = None) -> Prompt:
+        """Runs the vision side of a batch, unless its features are given, and seeds its samples."""
         with torch.inference_mode():
-            prompt = self.family.embed(inputs)
+            prompt = self.family.embed(inputs) if features is None else self.family.merge(inputs, features)
         return replace(prompt, seeds=tuple(sample_seed(self.options.seed, question) for question in inputs.questions))
 
     def _check_length(self, inputs: Inputs, generation: Generation) -> None:

@@ -2,7 +2,8 @@
 
 A method is one file; the file name is its name; `METHOD` in it is a frozen dataclass of its options with the paper's
 defaults. `plan` turns the options and the trunk's facts into a `Plan`, before any weight is loaded. One plan serves a
-plain run, a sweep and the trace.
+plain run, a sweep and the trace. A method whose answers rest on passes of its own has `prepare`: it asks the engine for
+them and returns new inputs.
 
 Axis letters: b samples, s prompt positions.
 """
@@ -10,14 +11,15 @@ Axis letters: b samples, s prompt positions.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Protocol, Self
 
 from torch import Tensor
 
 from lmms_ca_plugin import options
-from lmms_ca_plugin.families._contract import Prompt, Trunk
+from lmms_ca_plugin.families._contract import Family, Inputs, Prompt, Question, Trunk
+from lmms_ca_plugin.families._views import Features
 
 Site = Literal["residual", "post_norm", "kv", "value", "scores"]
 
@@ -88,6 +90,78 @@ class Plan:
 
 
 @dataclass(frozen=True)
+class Prepared:
+    """What a method gives the answering pass in place of the questions as they were asked.
+
+    Attributes:
+        inputs: The batch.
+        features: Of all its pictures, where they have been looked at already; None leaves that to the engine.
+        log: One record per sample for the trace.
+    """
+
+    inputs: Inputs
+    features: tuple[Features, ...] | None
+    log: tuple[dict[str, Any], ...]
+
+
+class Passes(Protocol):
+    """What a method's `prepare` may ask of the model; the engine is the one who calls it."""
+
+    @property
+    def family(self) -> Family:
+        """The loaded checkpoint."""
+
+    def check(self, inputs: Inputs) -> None:
+        """Refuses a batch whose prompts leave no room for the answer.
+
+        Raises:
+            InputError: A prompt with the new tokens is longer than the trunk has positions.
+        """
+
+    def look(self, inputs: Inputs) -> list[Features]:
+        """Runs the vision side over all pictures of a batch."""
+
+    def look_at_base(self, inputs: Inputs) -> list[Features]:
+        """Runs the vision side over the base views of a batch."""
+
+    def attention(self, prompts: Sequence[Inputs], features: Sequence[Features], block: int) -> list[Tensor]:
+        """Reads the last prompt token's attention at one block; no pass goes further than that block.
+
+        Args:
+            prompts: Batches that ask different things of the same pictures.
+            features: Of these pictures.
+            block: The 0-based decoder block.
+
+        Returns:
+            For every batch (b, s): post-softmax weights, mean over heads; 0 at padding.
+        """
+
+    def attention_gradient(self, inputs: Inputs, features: Sequence[Features], block: int) -> tuple[Tensor, Tensor]:
+        """Asks how the likeliest first token depends on the last prompt token's attention at one block.
+
+        Args:
+            inputs: The batch.
+            features: Of its pictures.
+            block: The 0-based decoder block.
+
+        Returns:
+            The post-softmax weights (b, h, s) and the gradient (b, h, s) of that token's log probability by them.
+        """
+
+    def pixel_gradients(self, pictures: Inputs, prompts: Sequence[Inputs]) -> tuple[list[Tensor], list[Features]]:
+        """Asks how the likeliest first token depends on the pixels; the vision tower runs forward once.
+
+        Args:
+            pictures: A batch with its pictures.
+            prompts: Batches that ask different things of these pictures.
+
+        Returns:
+            For every batch the gradient of that token's log probability by `pixel_values`, in their shape; and the
+            pictures' features.
+        """
+
+
+@dataclass(frozen=True)
 class Method(ABC):
     """Base of the methods; its fields are the options that a user may set.
 
@@ -120,6 +194,18 @@ class Method(ABC):
         Raises:
             OptionError: The options do not fit the trunk.
         """
+
+    def prepare(self, questions: Sequence[Question], passes: Passes) -> Prepared | None:  # noqa: ARG002
+        """Makes other inputs for the answering pass, out of passes of its own.
+
+        Args:
+            questions: The batch, as asked.
+            passes: The way to ask the model.
+
+        Returns:
+            The new inputs, or None to answer the questions as they are.
+        """
+        return None
 
     def describe(self) -> dict[str, Any]:
         """Lists every option with its value, for the trace and the results."""
