@@ -18,9 +18,7 @@ from lmms_ca_plugin.families._views import Views
 from lmms_ca_plugin.tiny import TinySettings, build_model, build_processor
 
 SIZES = [(640, 480), (480, 640), (500, 500), (1000, 300), (90, 700), (5, 3), (1, 1)]
-SETTINGS = {
-    name: TinySettings(name, num_blocks=2, hidden_size=16, image_size=336) for name in ("llava", "llava_next")
-}
+SETTINGS = {name: TinySettings(name, num_blocks=2, hidden_size=16, image_size=336) for name in ("llava", "llava_next")}
 MODELS = {name: build_model(settings) for name, settings in SETTINGS.items()}
 
 
