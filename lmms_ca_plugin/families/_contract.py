@@ -204,9 +204,10 @@ class Family(Views, ABC):
                 "does not build masks for. Only full attention is supported."
             )
         reference, bookkeeping = type(text)(), PretrainedConfig()
-        for name, value in text.to_diff_dict().items():
+        for name, default in reference.to_dict().items():
             # What transformers' own class does not define its blocks do not read, and None turns a feature off.
-            matters = value is not None and hasattr(reference, name) and not hasattr(bookkeeping, name)
+            value = getattr(text, name, default)
+            matters = value is not None and value != default and not hasattr(bookkeeping, name)
             if matters and name not in cls.trunks[text.model_type]:
                 raise CheckpointError(
                     f"The language model's attribute {name}={value!r} is not one this engine knows to be handled by "
@@ -286,23 +287,3 @@ class Family(Views, ABC):
         }
         mask: Tensor | None = create_causal_mask(**{k: v for k, v in offered.items() if k in accepted})
         return mask
-
-
-def check_pictures(question: Question, pictures: Sequence[Image], longest_ratio: float) -> None:
-    """Refuses pictures that a resize to the vision tower's size would blow up beyond memory.
-
-    Args:
-        question: Whose pictures these are, for the message.
-        pictures: The pictures.
-        longest_ratio: The largest allowed ratio of the sides.
-
-    Raises:
-        InputError: A picture is thinner than that.
-    """
-    for picture in pictures:
-        width, height = picture.size
-        if max(width, height) > longest_ratio * min(width, height):
-            raise InputError(
-                f"{question.name}: a picture of {width} x {height} pixels is thinner than 1:{longest_ratio:g} and "
-                f"cannot be resized by its shorter side. Use image_aspect_ratio=pad, or crop it."
-            )

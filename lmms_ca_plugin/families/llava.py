@@ -14,10 +14,11 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from lmms_ca_plugin.errors import CheckpointError, InputError, unknown
-from lmms_ca_plugin.families._contract import Inputs, Message, Prompt, Question, check_pictures
+from lmms_ca_plugin.families._contract import Inputs, Message, Prompt, Question
 from lmms_ca_plugin.families._llava_pictures import LlavaPictures
 from lmms_ca_plugin.families._views import Features
 
@@ -62,6 +63,7 @@ class Llava(LlavaPictures):
     trunks: ClassVar = {"llama": _HANDLED, "mistral": _HANDLED, "qwen2": _HANDLED}
     default_conversation: ClassVar[str] = "vicuna_v1"
     default_aspect_ratio: ClassVar[str] = "pad"
+    longest_ratio: ClassVar[float] = 100  # of a picture's sides, where the processor resizes by the shorter one
 
     def __init__(
         self, model: Any, processor: Any, conversation: str | None = None, image_aspect_ratio: str | None = None
@@ -150,7 +152,7 @@ class Llava(LlavaPictures):
                     f"taken for a picture: {message.text!r}. Remove it from the text."
                 )
             if self.image_aspect_ratio == "processor":
-                check_pictures(question, message.pictures, longest_ratio=100)
+                check_shape(question, message.pictures, self.longest_ratio)
 
     def encode(self, questions: Sequence[Question]) -> Inputs:
         """Renders prompts and pictures of a batch; runs on the CPU and touches no weight."""
@@ -256,6 +258,26 @@ class Llava(LlavaPictures):
         """Final norm and head: (b, e) -> (b, v)."""
         logits: Tensor = self.model.lm_head(self.model.model.language_model.norm(states))
         return logits
+
+
+def check_shape(question: Question, pictures: Sequence[Image.Image], longest_ratio: float) -> None:
+    """Refuses pictures that a resize by their shorter side would blow up beyond memory.
+
+    Args:
+        question: Whose pictures these are, for the message.
+        pictures: The pictures.
+        longest_ratio: The largest allowed ratio of the sides.
+
+    Raises:
+        InputError: A picture is thinner than that.
+    """
+    for picture in pictures:
+        width, height = picture.size
+        if max(width, height) > longest_ratio * min(width, height):
+            raise InputError(
+                f"{question.name}: a picture of {width} x {height} pixels is thinner than 1:{longest_ratio:g} and "
+                f"cannot be resized by its shorter side. Use image_aspect_ratio=pad, or crop it."
+            )
 
 
 FAMILY = Llava

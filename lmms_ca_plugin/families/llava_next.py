@@ -7,6 +7,8 @@ Vicuna v1 conversation is the default only where the checkpoint's own template s
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
@@ -22,6 +24,7 @@ class LlavaNext(Llava):
 
     model_type = "llava_next"
     default_aspect_ratio = "processor"
+    longest_ratio = math.inf  # every picture is fitted into the tiles
 
     def _default_conversation(self) -> str:
         self.conversation = "processor"  # to hear what the template itself says

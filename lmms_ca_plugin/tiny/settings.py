@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 import torch
 
@@ -14,25 +14,8 @@ MODEL_TYPES = ("llava", "llava_next")
 _PINPOINTS_IN_TILES = ((1, 2), (2, 1), (2, 2), (3, 1), (1, 3))
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Numbers:
-    """The sizes, apart from the model type, all of them by keyword."""
-
-    seed: int = 0
-    num_blocks: int = 32
-    hidden_size: int = 64
-    num_heads: int = 4
-    num_key_value_heads: int = 4
-    image_size: int = 336
-    patch_size: int = 14
-    vision_blocks: int = 2
-    max_position_embeddings: int = 4096
-    query_key_gain: float = 1.6
-    dtype: torch.dtype = torch.float32
-
-
 @dataclass(frozen=True)
-class TinySettings(_Numbers):
+class TinySettings:
     """Sizes and seed of a tiny model.
 
     The defaults keep what methods depend on at its real value (32 blocks, 24x24 image tokens a view, 4096 positions)
@@ -51,6 +34,8 @@ class TinySettings(_Numbers):
         max_position_embeddings: Positions the trunk has.
         query_key_gain: Standard deviation of the trunk's query and key components. Attention logits have about its
             square; the default keeps the Hellinger distance between blocks' image attention inside 0.1..0.9.
+        eos_gain: Factor on the output row of the end token. The default ends many answers early, some at once (an empty
+            answer); 0 never ends one.
         dtype: Type of the stored weights.
 
     Raises:
@@ -58,6 +43,19 @@ class TinySettings(_Numbers):
     """
 
     model_type: str
+    _: KW_ONLY
+    seed: int = 0
+    num_blocks: int = 32
+    hidden_size: int = 64
+    num_heads: int = 4
+    num_key_value_heads: int = 4
+    image_size: int = 336
+    patch_size: int = 14
+    vision_blocks: int = 2
+    max_position_embeddings: int = 4096
+    query_key_gain: float = 1.6
+    eos_gain: float = 2.0
+    dtype: torch.dtype = torch.float32
 
     def __post_init__(self) -> None:
         if self.model_type not in MODEL_TYPES:

@@ -20,7 +20,7 @@ _MAX_VOCABULARY = 1024
 
 
 def corpus() -> list[str]:
-    """Returns the lines the tokenizer is trained on: prompt sentences, questions and answers of the offline suite."""
+    """Returns the lines the tokenizer is trained on: prompt sentences, and questions and answers of our own."""
     text = (files("lmms_ca_plugin.tiny") / "corpus.txt").read_text(encoding="utf-8")
     return [line for line in text.splitlines() if line and not line.startswith("#")]
 

@@ -19,7 +19,6 @@ from lmms_ca_plugin.tiny.settings import TinySettings
 from lmms_ca_plugin.tiny.tokenizer import BOS, BYTES, IMAGE, PAD, UNK
 
 _POSITION_STD = 0.1
-_EOS_GAIN = 2.0  # so that some answers end before the token limit
 
 
 @torch.no_grad()
@@ -41,7 +40,7 @@ def fill(model: PreTrainedModel, settings: TinySettings, tokenizer: PreTrainedTo
             parameter.normal_(0.0, _std(name, parameter, settings), generator=_stream(settings.seed, name))
     output = model.get_output_embeddings().weight  # (vocabulary, hidden)
     output[tokenizer.convert_tokens_to_ids([UNK, BOS, IMAGE, PAD, *BYTES])] = 0.0
-    output[tokenizer.eos_token_id] *= _EOS_GAIN
+    output[tokenizer.eos_token_id] *= settings.eos_gain
 
 
 def _is_norm(module: nn.Module) -> bool:

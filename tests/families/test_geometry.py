@@ -7,13 +7,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+import toys
 from PIL import Image
 from transformers import CLIPImageProcessor, LlavaImageProcessor
 
 from lmms_ca_plugin.errors import CheckpointError, OptionError
 from lmms_ca_plugin.families import load_family
 from lmms_ca_plugin.families._cells import Seen, cells_of, centre, whole
-from lmms_ca_plugin.families._contract import Family, Message, Question
+from lmms_ca_plugin.families._contract import Family, Question
 from lmms_ca_plugin.families._views import Views
 from lmms_ca_plugin.tiny import TinySettings, build_model, build_processor
 
@@ -29,7 +30,7 @@ def family(model_type: str, aspect_ratio: str) -> Family:
 
 
 def ask(picture: Image.Image, text: str = "What is this?") -> Question:
-    return Question("task", "split", 0, lambda: (Message("user", text, (picture,)),))
+    return toys.ask(0, text, picture)
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -210,5 +211,5 @@ def test_looking_and_merging_is_embedding(model_type):
 
 def test_nothing_to_look_at_is_no_features():
     tested = family("llava_next", "processor")
-    inputs = tested.encode([Question("task", "split", 0, lambda: (Message("user", "Hello?"),))])
+    inputs = tested.encode([toys.ask(0, "Hello?")])
     assert tested.look(inputs) == tested.look_at_base(inputs) == []

@@ -66,10 +66,19 @@ def test_dtype_is_stored(tmp_path):
     assert LlavaForConditionalGeneration.from_pretrained(folder, dtype="auto").dtype == torch.float64
 
 
-def test_answers_hold_no_byte_image_or_pad_tokens():
-    settings = small("llava")
+def answers(settings, prompts=8):
     model, processor = build_model(settings), build_processor(settings)
-    for color in ("red", "green", "blue", "white"):
-        batch = inputs(processor, color)
-        answer = model.generate(**batch, max_new_tokens=16, do_sample=False)[0, batch.input_ids.shape[1] :]
-        assert all(token == 2 or 258 < token < processor.tokenizer.image_token_id for token in answer.tolist())
+    for number in range(prompts):
+        batch = inputs(processor, (number * 30, 255 - number * 30, 128))
+        yield model.generate(**batch, max_new_tokens=16, do_sample=False)[0, batch.input_ids.shape[1] :].tolist()
+
+
+def test_answers_are_text_or_the_end_token():
+    image_token = build_processor(small("llava")).tokenizer.image_token_id
+    for answer in answers(small("llava")):
+        assert all(token == 2 or 258 < token < image_token for token in answer)
+
+
+def test_eos_gain_decides_whether_answers_end():
+    assert {len(answer) for answer in answers(small("llava", eos_gain=0.0))} == {16}
+    assert min(len(answer) for answer in answers(small("llava", eos_gain=8.0))) < 16
