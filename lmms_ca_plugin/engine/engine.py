@@ -25,7 +25,6 @@ from lmms_ca_plugin.engine.selfcheck import self_check
 from lmms_ca_plugin.engine.trace import Trace
 from lmms_ca_plugin.errors import GenerationError, InputError, OptionError
 from lmms_ca_plugin.families._contract import Family, Inputs, Prompt, Question
-from lmms_ca_plugin.families._views import Features
 from lmms_ca_plugin.methods._contract import Method
 
 
@@ -160,7 +159,7 @@ class Engine:
         prepared = self.method.prepare(questions, passes)
         inputs = self.family.encode(questions) if prepared is None else prepared.inputs
         self._check_length(inputs, generation)
-        prompt = self.prompt(inputs, None if prepared is None else prepared.features)
+        prompt = self.prompt(inputs)
         run = Run(self.family, self.plan, prompt, generation.max_new_tokens)
         tokenizer = self.family.processor.tokenizer
 
@@ -183,10 +182,10 @@ class Engine:
             self.trace.write(self._record(q, a) for q, a in zip(questions, answers, strict=True))
         return answers
 
-    def prompt(self, inputs: Inputs, features: Sequence[Features] | None = None) -> Prompt:
-        """Runs the vision side of a batch, unless its features are given, and seeds its samples."""
+    def prompt(self, inputs: Inputs) -> Prompt:
+        """Runs the vision side of a batch and seeds its samples."""
         with torch.inference_mode():
-            prompt = self.family.embed(inputs) if features is None else self.family.merge(inputs, features)
+            prompt = self.family.embed(inputs)
         return replace(prompt, seeds=tuple(sample_seed(self.options.seed, question) for question in inputs.questions))
 
     def _check_length(self, inputs: Inputs, generation: Generation) -> None:

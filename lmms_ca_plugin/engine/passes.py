@@ -47,10 +47,10 @@ class MapPasses:
             return self.family.look_at_base(inputs)
 
     # ---- attention ---------------------------------------------------------------------------------------------------
-    def attention(self, prompts: Sequence[Inputs], features: Sequence[Features], block: int) -> list[Tensor]:
+    def attention(self, prompts: Sequence[Inputs], block: int) -> list[Tensor]:
         """Reads the last prompt token's attention at one block, for each batch (b, s)."""
         with torch.no_grad():
-            merged = [self.family.merge(inputs, features) for inputs in prompts]
+            merged = [self.family.embed(inputs) for inputs in prompts]
         heads = [_Split.after_picture(prompt) for prompt in merged]
         if all(head.same_start(heads[0]) for head in heads[1:]):
             return self._attention_after(heads, block)
@@ -88,11 +88,11 @@ class MapPasses:
         )
 
     # ---- gradients ---------------------------------------------------------------------------------------------------
-    def attention_gradient(self, inputs: Inputs, features: Sequence[Features], block: int) -> tuple[Tensor, Tensor]:
+    def attention_gradient(self, inputs: Inputs, block: int) -> tuple[Tensor, Tensor]:
         """Returns the last token's attention at one block and the gradient by it, (b, h, s) each."""
         blocks = self.family.trunk.num_blocks
         with seam(self.family.text_config), torch.no_grad(), _frozen(self.family.model):
-            prompt = self.family.merge(inputs, features)
+            prompt = self.family.embed(inputs)
             before, last = _cut(prompt, slice(None, -1)), _cut(prompt, slice(-1, None))
             run = Run(self.family, Plan(), before, new_tokens=1)
             run.run_blocks(0, blocks, before.states, run.begin())
@@ -125,8 +125,8 @@ class MapPasses:
             gradients: list[Tensor] = []
             for inputs in prompts:
                 # Each prompt passes whole: a shared start would hold the graphs of all of them at the same time.
-                leaves = [replace(f, states=f.states.detach().requires_grad_()) for f in looked]
-                prompt = family.merge(inputs, leaves)
+                leaves = tuple(replace(f, states=f.states.detach().requires_grad_()) for f in looked)
+                prompt = family.embed(replace(inputs, features=leaves))
                 likeliest = _likeliest(Run(family, Plan(), prompt, new_tokens=0).prefill())
                 by_features = torch.autograd.grad(likeliest, [f.states for f in leaves])
                 gradients += torch.autograd.grad(

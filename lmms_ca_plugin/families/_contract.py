@@ -23,7 +23,7 @@ from transformers import PretrainedConfig
 from transformers.masking_utils import create_causal_mask
 
 from lmms_ca_plugin.errors import CheckpointError, InputError
-from lmms_ca_plugin.families._views import Views
+from lmms_ca_plugin.families._views import Features, Views
 
 
 class Kind(IntEnum):
@@ -113,6 +113,7 @@ class Inputs:
         pictures: What the vision side takes, e.g. `pixel_values`; empty when no sample has a picture.
         num_pictures: Pictures per sample.
         questions: What was asked, for messages.
+        features: Of all pictures in order, where they have been looked at already; they take the pictures' place.
     """
 
     input_ids: Tensor
@@ -120,6 +121,7 @@ class Inputs:
     pictures: dict[str, Tensor]
     num_pictures: tuple[int, ...]
     questions: tuple[Question, ...]
+    features: tuple[Features, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -245,7 +247,7 @@ class Family(Views, ABC):
 
     @abstractmethod
     def embed(self, inputs: Inputs) -> Prompt:
-        """Runs the vision side and merges its features into the token embeddings."""
+        """Runs the vision side, unless its features are there already, and merges them into the token embeddings."""
 
     @abstractmethod
     def embed_tokens(self, token_ids: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from lmms_ca_plugin.errors import OptionError
 from lmms_ca_plugin.families._cells import Cells
 
 if TYPE_CHECKING:
-    from lmms_ca_plugin.families._contract import Inputs, Prompt, Question
+    from lmms_ca_plugin.families._contract import Inputs, Question
 
 
 @dataclass(frozen=True)
@@ -82,21 +82,9 @@ class Views:
             lengths: Tokens of every picture of every question.
 
         Returns:
-            The batch, with placeholders expanded to these lengths and without pictures.
+            The batch, with placeholders expanded to these lengths; its features are for the caller to fill in.
         """
         raise self._lacking("how to write a prompt for features")
-
-    def merge(self, inputs: Inputs, features: Sequence[Features]) -> Prompt:  # noqa: ARG002
-        """Merges features into the token embeddings.
-
-        Args:
-            inputs: The batch.
-            features: Of all its pictures, in order.
-
-        Returns:
-            The batch ready for block 0.
-        """
-        raise self._lacking("how to merge features into a prompt")
 
 
 __all__ = ["Features", "Views"]

@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from lmms_ca_plugin.errors import CheckpointError, InputError, unknown
 from lmms_ca_plugin.families._contract import Inputs, Message, Prompt, Question
 from lmms_ca_plugin.families._llava_pictures import LlavaPictures
-from lmms_ca_plugin.families._views import Features
 
 VICUNA_V1_SYSTEM = (
     "A chat between a curious user and an artificial intelligence assistant. "
@@ -181,7 +180,7 @@ class Llava(LlavaPictures):
             lengths: Tokens of every picture of every question; the placeholders are expanded to them.
 
         Returns:
-            The batch, without pictures.
+            The batch; its features are for the caller to fill in.
         """
         texts = []
         for question, tokens in zip(questions, lengths, strict=True):
@@ -201,22 +200,12 @@ class Llava(LlavaPictures):
 
     # ---- the pass ----------------------------------------------------------------------------------------------------
     def embed(self, inputs: Inputs) -> Prompt:
-        """Runs the vision side and merges its features into the token embeddings."""
-        return self.merge(inputs, self.look(inputs))
-
-    def merge(self, inputs: Inputs, features: Sequence[Features]) -> Prompt:
-        """Merges features into the token embeddings.
-
-        Args:
-            inputs: The batch.
-            features: Of all its pictures, in order.
-
-        Returns:
-            The batch ready for block 0.
+        """Runs the vision side, unless its features are there already, and merges them into the token embeddings.
 
         Raises:
             InputError: A prompt has other than as many placeholders as its pictures have tokens.
         """
+        features = self.look(inputs) if inputs.features is None else inputs.features
         device = self.model.model.language_model.embed_tokens.weight.device
         input_ids, padding = inputs.input_ids.to(device), inputs.padding.to(device)
         states = self.embed_tokens(input_ids)  # (b, s, e)

@@ -95,12 +95,10 @@ class Prepared:
 
     Attributes:
         inputs: The batch.
-        features: Of all its pictures, where they have been looked at already; None leaves that to the engine.
         log: One record per sample for the trace.
     """
 
     inputs: Inputs
-    features: tuple[Features, ...] | None
     log: tuple[dict[str, Any], ...]
 
 
@@ -124,24 +122,22 @@ class Passes(Protocol):
     def look_at_base(self, inputs: Inputs) -> list[Features]:
         """Runs the vision side over the base views of a batch."""
 
-    def attention(self, prompts: Sequence[Inputs], features: Sequence[Features], block: int) -> list[Tensor]:
+    def attention(self, prompts: Sequence[Inputs], block: int) -> list[Tensor]:
         """Reads the last prompt token's attention at one block; no pass goes further than that block.
 
         Args:
-            prompts: Batches that ask different things of the same pictures.
-            features: Of these pictures.
+            prompts: Batches that ask different things of the same pictures, with their features.
             block: The 0-based decoder block.
 
         Returns:
             For every batch (b, s): post-softmax weights, mean over heads; 0 at padding.
         """
 
-    def attention_gradient(self, inputs: Inputs, features: Sequence[Features], block: int) -> tuple[Tensor, Tensor]:
+    def attention_gradient(self, inputs: Inputs, block: int) -> tuple[Tensor, Tensor]:
         """Asks how the likeliest first token depends on the last prompt token's attention at one block.
 
         Args:
-            inputs: The batch.
-            features: Of its pictures.
+            inputs: The batch, with its features.
             block: The 0-based decoder block.
 
         Returns:

@@ -11,7 +11,7 @@ Axis letters: b samples, h heads, s prompt positions, r rows, c columns of cells
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -53,15 +53,15 @@ def relative_attention(passes: Passes, asked: Inputs, general: Inputs, block: in
     Returns:
         Maps p(question) / (p(general) + 1e-12), p over all image tokens.
     """
-    features = passes.look(asked)
-    weights, others = passes.attention([asked, general], features, block)
+    features = tuple(passes.look(asked))
+    weights, others = passes.attention([replace(inputs, features=features) for inputs in (asked, general)], block)
     found = []
     for row, other, mine, its, seen in zip(
         weights, others, _image(passes, asked), _image(passes, general), features, strict=True
     ):
         shares = _shares(row[mine]) / (_shares(other[its]) + EPSILON)
         found.append(_base_map(shares, seen, passes.family, asked))
-    return Maps(tuple(found), tuple(features))
+    return Maps(tuple(found), features)
 
 
 def gradient_attention(passes: Passes, asked: Inputs, block: int) -> Maps:
@@ -75,12 +75,12 @@ def gradient_attention(passes: Passes, asked: Inputs, block: int) -> Maps:
     Returns:
         Maps A * max(0, d log p / d A), mean over heads.
     """
-    features = passes.look(asked)
-    weights, gradient = passes.attention_gradient(asked, features, block)
+    features = tuple(passes.look(asked))
+    weights, gradient = passes.attention_gradient(replace(asked, features=features), block)
     scores = (weights * gradient.clamp(min=0)).mean(1)  # (b, h, s) -> (b, s)
     rows = zip(scores, _image(passes, asked), features, strict=True)
     found = [_base_map(row[mine], seen, passes.family, asked) for row, mine, seen in rows]
-    return Maps(tuple(found), tuple(features))
+    return Maps(tuple(found), features)
 
 
 def pure_gradient(
@@ -100,7 +100,7 @@ def pure_gradient(
         at most its median, mean over a cell's pixels.
     """
     family = passes.family
-    by_prompt, features = passes.pixel_gradients(asked, [asked, general])
+    by_prompt, looked = passes.pixel_gradients(asked, [asked, general])
     norms = [family.base_pixels({"pixel_values": g}).double().norm(dim=1).cpu() for g in by_prompt]  # (b, y, x)
     ratios = norms[0] / (norms[1] + EPSILON)  # (b, y, x)
     views = family.base_pixels(asked.pictures).double()  # (b, 3, y, x)
@@ -117,7 +117,7 @@ def pure_gradient(
         kept = ratio * torch.from_numpy(detail)  # (y, x)
         kept = kept[: kept.shape[0] // rows * rows, : kept.shape[1] // columns * columns]
         found.append(kept.reshape(rows, kept.shape[0] // rows, columns, kept.shape[1] // columns).mean((1, 3)))
-    return Maps(tuple(found), tuple(features))
+    return Maps(tuple(found), tuple(looked))
 
 
 def detailed(view: np.ndarray, cells: Cells) -> np.ndarray:

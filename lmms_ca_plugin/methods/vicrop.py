@@ -104,8 +104,7 @@ class ViCrop(Method):
         closer = passes.look_at_base(family.encode([_showing(q, c) for q, c in zip(shown, crops, strict=True)]))
         records = iter([self._record(box, m.cells, family.trunk) for box, m in zip(boxes, maps, strict=True)])
         return Prepared(
-            inputs=inputs,
-            features=tuple(features for pair in zip(full, closer, strict=True) for features in pair),
+            inputs=replace(inputs, features=tuple(f for pair in zip(full, closer, strict=True) for f in pair)),
             log=tuple(next(records) if picture is not None else {} for picture in pictures),
         )
 

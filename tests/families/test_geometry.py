@@ -162,7 +162,6 @@ def test_a_family_without_views_is_refused_by_name():
         lambda: blind.look(inputs),
         lambda: blind.look_at_base(inputs),
         lambda: blind.write([], []),
-        lambda: blind.merge(inputs, []),
     ):
         with pytest.raises(OptionError, match=r"families/blind\.py does not say"):
             call()
@@ -199,12 +198,12 @@ def test_a_base_view_looked_at_alone_has_the_features_it_has_among_its_tiles(mod
 
 
 @pytest.mark.parametrize("model_type", SETTINGS)
-def test_looking_and_merging_is_embedding(model_type):
+def test_features_take_the_pictures_place(model_type):
     tested = family(model_type, "processor")
     inputs = tested.encode([ask(Image.new("RGB", (90, 60), "red")), ask(Image.new("RGB", (60, 90), "blue"))])
     with torch.inference_mode():
         embedded = tested.embed(inputs)
-        merged = tested.merge(replace(inputs, pictures={}), tested.look(inputs))
+        merged = tested.embed(replace(inputs, pictures={}, features=tuple(tested.look(inputs))))
     assert torch.equal(embedded.states, merged.states)
     assert torch.equal(embedded.kinds, merged.kinds)
 
