@@ -173,11 +173,12 @@ class Engine:
             else:
                 tokens = decode(run, generation, self.end_tokens, to_text)
         lengths, image_tokens = prompt.padding.sum(-1).tolist(), prompt.is_image.sum(-1).tolist()
-        logs = [{**own, **log} for own, log in zip(prepared.log, run.log, strict=True)] if prepared else run.log
         answers = [
             Answer(cut(to_text(new), generation.until)[0].strip(), length, images, len(new), log)
-            for new, length, images, log in zip(tokens, lengths, image_tokens, logs, strict=True)
+            for new, length, images, log in zip(tokens, lengths, image_tokens, run.log, strict=True)
         ]
+        if prepared is not None:
+            answers = [replace(a, log=own | a.log) for own, a in zip(prepared.log, answers, strict=True)]
         if self.trace is not None:
             self.trace.write(self._record(q, a) for q, a in zip(questions, answers, strict=True))
         return answers

@@ -26,7 +26,7 @@ from lmms_ca_plugin.methods._contract import Plan, Read
 
 @dataclass(frozen=True)
 class MapPasses:
-    """`methods._contract.Passes` on a loaded checkpoint.
+    """`methods._passes.Passes` on a loaded checkpoint.
 
     Attributes:
         family: The loaded checkpoint.

@@ -23,7 +23,7 @@ from lmms_ca_plugin.errors import InputError
 from lmms_ca_plugin.families._cells import Cells, cells_of, whole
 from lmms_ca_plugin.families._contract import Family, Inputs, Kind
 from lmms_ca_plugin.families._views import Features
-from lmms_ca_plugin.methods._contract import Passes
+from lmms_ca_plugin.methods._passes import Passes
 
 EPSILON = 1e-12
 

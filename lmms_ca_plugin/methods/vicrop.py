@@ -26,8 +26,9 @@ from lmms_ca_plugin.families._cells import Cells, cells_of, whole
 from lmms_ca_plugin.families._contract import Family, Inputs, Question, Trunk
 from lmms_ca_plugin.families._views import Features
 from lmms_ca_plugin.methods._box import Box, find_box
-from lmms_ca_plugin.methods._contract import Method, Passes, Plan, Prepared
+from lmms_ca_plugin.methods._contract import Method, Plan
 from lmms_ca_plugin.methods._maps import Maps, gradient_attention, pure_gradient, relative_attention
+from lmms_ca_plugin.methods._passes import Passes, Prepared
 from lmms_ca_plugin.methods._tiles import join, tiles
 
 PAPER_LAYER = 14
