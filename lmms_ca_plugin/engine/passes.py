@@ -113,7 +113,8 @@ class MapPasses:
                 weights = call.weights
                 assert weights is not None  # explicit_last sets them
                 (gradient,) = torch.autograd.grad(likeliest, weights)
-        return weights.detach(), gradient
+        device = prompt.states.device  # the block may be on another one
+        return weights.detach().to(device), gradient.to(device)
 
     def pixel_gradients(self, pictures: Inputs, prompts: Sequence[Inputs]) -> tuple[list[Tensor], list[Features]]:
         """Returns the gradient by `pixel_values` for each batch, and the pictures' features."""

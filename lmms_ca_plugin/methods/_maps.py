@@ -59,7 +59,7 @@ def relative_attention(passes: Passes, asked: Inputs, general: Inputs, block: in
     for row, other, mine, its, seen in zip(
         weights, others, _image(passes, asked), _image(passes, general), features, strict=True
     ):
-        shares = _shares(row[mine]) / (_shares(other[its]) + EPSILON)
+        shares = _shares(row[mine.to(row.device)]) / (_shares(other[its.to(other.device)]) + EPSILON)
         found.append(_base_map(shares, seen, passes.family, asked))
     return Maps(tuple(found), features)
 
@@ -79,7 +79,7 @@ def gradient_attention(passes: Passes, asked: Inputs, block: int) -> Maps:
     weights, gradient = passes.attention_gradient(replace(asked, features=features), block)
     scores = (weights * gradient.clamp(min=0)).mean(1)  # (b, h, s) -> (b, s)
     rows = zip(scores, _image(passes, asked), features, strict=True)
-    found = [_base_map(row[mine], seen, passes.family, asked) for row, mine, seen in rows]
+    found = [_base_map(row[mine.to(row.device)], seen, passes.family, asked) for row, mine, seen in rows]
     return Maps(tuple(found), features)
 
 
@@ -161,9 +161,8 @@ def _shown(start: float, length: float, picture: int, side: int) -> slice:
 
 
 def _image(passes: Passes, inputs: Inputs) -> Tensor:
-    """Marks the image tokens of a batch, (b, s), where the weights are."""
-    device = passes.family.model.device
-    return (inputs.input_ids == passes.family.trunk.image_token_id).to(device)
+    """Marks the image tokens of a batch: (b, s)."""
+    return inputs.input_ids == passes.family.trunk.image_token_id
 
 
 def _shares(weights: Tensor) -> Tensor:
@@ -174,7 +173,7 @@ def _shares(weights: Tensor) -> Tensor:
 def _base_map(values: Tensor, seen: Features, family: Family, inputs: Inputs) -> Tensor:
     """Takes the base view's cells out of one sample's image tokens: -> (r, c)."""
     rows, columns = family.cells((1, 1)).grid
-    base = values[seen.kinds == Kind.BASE]
+    base = values[(seen.kinds == Kind.BASE).to(values.device)]
     if len(base) != rows * columns:
         raise InputError(
             f"{inputs.questions[0].name}: the base view has {len(base)} tokens, but {rows} x {columns} cells. A map "

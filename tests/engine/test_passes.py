@@ -136,6 +136,19 @@ def test_a_template_that_asks_before_it_shows_is_read_without_sharing(monkeypatc
         torch.testing.assert_close(row[-len(expected) :], expected, atol=1e-9, rtol=0)
 
 
+def test_starts_of_the_same_length_that_say_other_things_are_not_shared(family):
+    def told(system):
+        return [replace(q, conversation=lambda q=q: (Message("system", system), *q.read())) for q in QUESTIONS]
+
+    passes = make_passes(family)
+    batches = seen(passes, told("What"), told("Which"))
+    assert batches[0].input_ids.shape == batches[1].input_ids.shape
+    with counted_blocks(family) as counts:
+        found = passes.attention(batches, BLOCK)
+    assert counts[0] == 2 * batches[0].input_ids.numel()
+    assert not torch.equal(*found)
+
+
 # ---- gradients -------------------------------------------------------------------------------------------------------
 def test_the_gradient_by_the_attention_is_autograds(any_family):
     passes = make_passes(any_family)
@@ -218,12 +231,10 @@ def test_nothing_is_left_behind(family, call):
     passes = make_passes(family)
     run, before = calls(passes)[call], state(family)
     weights = {n: p.clone() for n, p in family.model.named_parameters()}
-    asked = family.encode(QUESTIONS)
     run()
     assert state(family) == before
     assert before["kernel"] == "sdpa" and before["thawed"] and not before["gradients"]
     assert all(torch.equal(p, weights[n]) for n, p in family.model.named_parameters())
-    assert not asked.pictures["pixel_values"].requires_grad
 
 
 @pytest.mark.parametrize("call", ["attention", "attention_gradient", "pixel_gradients"])
@@ -240,6 +251,13 @@ def test_nothing_is_left_behind_after_an_exception(family, call, monkeypatch):
     monkeypatch.undo()
     assert state(family) == before
     run()
+
+
+def test_the_pictures_themselves_want_no_gradient():
+    passes = make_passes(toys.make_family("llava", dtype=torch.float32))  # no copy is needed to bring them to its type
+    asked = passes.family.encode(QUESTIONS)
+    passes.pixel_gradients(asked, [asked])
+    assert not asked.pictures["pixel_values"].requires_grad
 
 
 def test_a_frozen_parameter_stays_frozen(family):

@@ -104,6 +104,12 @@ def test_a_flat_map_gives_the_whole_picture(value, size):
         assert find_box(torch.full(GRID, value, dtype=torch.float64), cells, VIEW) == Box(0, 0, *size, None, 0.0)
 
 
+def test_a_map_that_is_flat_up_to_rounding_is_flat():
+    noise = torch.rand(GRID, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    assert find_box(1 + 1e-13 * noise, squashed((1200, 1200)), VIEW) == Box(0, 0, 1200, 1200)
+    assert find_box(1 + 1e-6 * noise, squashed((1200, 1200)), VIEW).ratio is not None
+
+
 @pytest.mark.parametrize("size", [(336, 336), (100, 336), (336, 20), (1, 1), (3, 5)])
 def test_a_picture_no_larger_than_a_view_is_taken_whole(size):
     assert find_box(blob(0, 0), squashed(size), VIEW) == Box(0, 0, *size)
