@@ -32,7 +32,7 @@ def suite(tmp_path_factory):
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory):
     folder = tmp_path_factory.mktemp("checkpoints") / "llava-small"
-    return str(write_checkpoint(folder, TinySettings("llava", num_blocks=6, hidden_size=32, image_size=56)))
+    return str(write_checkpoint(folder, TinySettings("llava", num_blocks=6, hidden_size=32, image_size=56, eos_gain=0)))
 
 
 @pytest.fixture
