@@ -47,7 +47,7 @@ def test_painting_a_cells_pixels_lights_up_that_cell(model_type, aspect_ratio, s
         (cells.rows[len(cells.rows) // 2], cells.columns[len(cells.columns) // 3]),
     ]:
         # A picture as fine as the view, so that a cell covers whole pixels: red where the cell lies, else black.
-        factor = max(1, round(1000 / max(size)))
+        factor = max(1, round(600 / max(size)))
         fine = (size[0] * factor, size[1] * factor)
         x = (np.arange(fine[0]) + 0.5) / factor
         y = (np.arange(fine[1]) + 0.5) / factor
