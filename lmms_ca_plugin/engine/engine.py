@@ -19,6 +19,7 @@ from lmms_ca_plugin.engine import beams
 from lmms_ca_plugin.engine.decode import cut, decode
 from lmms_ca_plugin.engine.generation import Generation
 from lmms_ca_plugin.engine.load import CheckpointOptions, InputOptions, describe, load
+from lmms_ca_plugin.engine.passes import MapPasses
 from lmms_ca_plugin.engine.run import Run
 from lmms_ca_plugin.engine.selfcheck import complete, self_check
 from lmms_ca_plugin.engine.trace import Trace
@@ -162,7 +163,9 @@ class Engine:
 
     def answer_batch(self, questions: Sequence[Question], generation: Generation) -> list[Answer]:
         """Answers questions that share their settings, in one batch, and writes the trace."""
-        inputs = self.family.encode(questions)
+        passes = MapPasses(self.family, lambda inputs: self._check_length(inputs, generation))
+        prepared = self.method.prepare(questions, passes)
+        inputs = self.family.encode(questions) if prepared is None else prepared.inputs
         self._check_length(inputs, generation)
         prompt = self.prompt(inputs)
         run = Run(self.family, self.plan, prompt, generation.max_new_tokens)
@@ -184,6 +187,8 @@ class Engine:
                 tokens, lengths, image_tokens, run.log, run.step_log(tokens), strict=True
             )
         ]
+        if prepared is not None:
+            answers = [replace(a, log=own | a.log) for own, a in zip(prepared.log, answers, strict=True)]
         if self.trace is not None:
             self.trace.write(self._record(q, a) for q, a in zip(questions, answers, strict=True))
         return answers
