@@ -2,11 +2,10 @@
 # ruff: noqa: RUF001 - odd characters are what is tested
 
 import pytest
+from votes import votes
 
 from lmms_ca_plugin.errors import InputError
 from lmms_ca_plugin.scoring import textvqa_accuracy, vizwiz_accuracy, vqa_accuracy, vqa_tool_accuracy
-
-from .votes import votes
 
 LEAVE_ONE_OUT = [0, 0.3, 0.6, 0.9, 1, 1, 1, 1, 1, 1, 1]
 NOBODY_LEFT_OUT = [0, 1 / 3, 2 / 3, 1, 1, 1, 1, 1, 1, 1, 1]

@@ -1,0 +1,1 @@
+"""The plugin's side that faces lmms-eval; the only folder that imports it."""
