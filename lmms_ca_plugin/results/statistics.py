@@ -124,6 +124,9 @@ def _half_width(stderr: float, n_clusters: int, level: float) -> float:
 def mean_interval(scores: Sequence[float] | Scores, clusters: Sequence[Hashable], level: float = 0.95) -> Interval:
     """Computes a mean score with its clustered t interval, cut to what a score can be.
 
+    Where every document scores 0, or every one 1, the standard error is 0 and says nothing; the interval is then the
+    exact binomial one of as many clusters.
+
     Args:
         scores: (documents,) scores from 0 to 1.
         clusters: (documents,) the cluster of each.
@@ -141,6 +144,9 @@ def mean_interval(scores: Sequence[float] | Scores, clusters: Sequence[Hashable]
     stderr = clustered_stderr(values, clusters) if n_clusters > 1 else float("nan")
     half = _half_width(stderr, n_clusters, level)
     low, high = (float(np.clip(end, 0, 1)) for end in (mean - half, mean + half))
+    if stderr == 0 and mean in (0, 1):
+        exact = stats.binomtest(int(mean) * n_clusters, n_clusters).proportion_ci(level, "exact")
+        low, high = float(exact.low), float(exact.high)
     return Interval(mean, stderr, low, high, values.size, n_clusters)
 
 
