@@ -56,14 +56,15 @@ def _refuse_mixed_versions(runs: Sequence[TaskRun]) -> None:
 
 
 def _baseline_of(run: TaskRun, runs: Sequence[TaskRun], method: str) -> TaskRun | None:
-    """Finds the newest baseline run of the same checkpoint, task and documents."""
+    """Finds the newest baseline run of the same checkpoint, task and documents; some entries tell no revision."""
     mine = _origin(run)
     if mine.method == method:
         return None
     same = [
         other
         for other in runs
-        if (_origin(other).method, _origin(other).model, _origin(other).revision) == (method, mine.model, mine.revision)
+        if (_origin(other).method, _origin(other).model) == (method, mine.model)
+        and (_origin(other).revision == mine.revision or not _origin(other).revision or not mine.revision)
         and other.task == run.task
         and other.documents.index.equals(run.documents.index)
     ]
