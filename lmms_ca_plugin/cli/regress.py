@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json as json_module
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -55,6 +56,8 @@ def compare(
     except LmmsCaError as error:
         if junit is not None:
             write_atomically(junit, error_junit(str(error)))
+        if json:
+            print(json_module.dumps({"error": str(error)}, ensure_ascii=False))
         print(f"cannot compare: {error}", file=sys.stderr)
         raise typer.Exit(CANNOT_COMPARE) from error
     if junit is not None:

@@ -205,18 +205,27 @@ def _pair(before: TaskRun, after: TaskRun) -> _Paired:
     return _Paired(before, after, pair, tuple(int(doc_id) for doc_id in common), tuple(notes))
 
 
+def judge(pair: PairedDifference, p_holm: float, rules: Rules) -> str:
+    """Judges one task's difference.
+
+    Args:
+        pair: The difference.
+        p_holm: Its p-value, adjusted over the tasks of the comparison.
+        rules: Tolerance and alpha.
+
+    Returns:
+        `regressed`, `improved`, `same` or `unclear`.
+    """
+    if p_holm < rules.alpha and abs(pair.difference) > rules.tolerance:
+        return REGRESSED if pair.difference < 0 else IMPROVED
+    inside = pair.low90 >= -rules.tolerance and pair.high90 <= rules.tolerance
+    return SAME if inside else UNCLEAR
+
+
 def _verdict(both: _Paired, p_holm: float, rules: Rules, tasks: int) -> TaskVerdict:
-    """Judges one task."""
+    """Judges one task and lists what changed."""
     pair, metric = both.pair, both.before.main
-    significant = p_holm < rules.alpha
-    if significant and pair.difference < -rules.tolerance:
-        verdict = REGRESSED
-    elif significant and pair.difference > rules.tolerance:
-        verdict = IMPROVED
-    elif pair.low90 >= -rules.tolerance and pair.high90 <= rules.tolerance:
-        verdict = SAME
-    else:
-        verdict = UNCLEAR
+    verdict = judge(pair, p_holm, rules)
     decide = None
     if verdict == UNCLEAR:
         decide = samples_to_decide(pair.difference, pair.stderr, pair.n, rules.tolerance, rules.alpha, tasks=tasks)

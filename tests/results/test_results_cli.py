@@ -84,6 +84,7 @@ def test_regress_shows_flips_and_writes_files(runs):
     assert ElementTree.parse(runs / "out" / "report.xml").getroot().attrib["failures"] == "1"
     content = json.loads(run("regress", "base", "cand", "--json").stdout)
     assert content["tasks"][0]["verdict"] == "regressed"
+    assert "in common" in json.loads(run("regress", "base", "few", "--json").stdout)["error"]
     assert run("regress", "base", "few", "--junit", "error.xml").exit_code == 2
     assert ElementTree.parse(runs / "error.xml").getroot().attrib["errors"] == "1"
 
