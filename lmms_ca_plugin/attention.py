@@ -1,0 +1,151 @@
+"""The attention seam: one attention function that reads rows of weights and adds score biases, on top of any kernel.
+
+Source: the attention interface of transformers (`transformers/integrations/sdpa_attention.py`, `masking_utils.py`).
+Rule: an attention function and its mask function are registered together. Without the second, transformers hands the
+function no mask and padding takes part in attention without a word.
+Deviates from `output_attentions=True`, which needs eager attention and `q * k` weights per head and block: here the
+kernel stays what it was, and only the wanted rows are computed again from the query and key that the block already
+has, after the rotary embedding, in at least float32.
+
+Axis letters: b samples, h query heads, g key-value heads, n = h / g, q query positions, k key positions, d head size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from lmms_ca_plugin.errors import OptionError
+
+PREFIX = "lmms_ca_"
+KERNELS = ("sdpa", "flash_attention_2", "flash_attention_3")
+
+
+@dataclass
+class AttentionCall:
+    """What one block's attention shall read and add in one pass; `weights` is filled by the call.
+
+    Attributes:
+        padding: (b, k) bool, True at keys that are real tokens.
+        read_last: Whether to compute the last query's weights.
+        bias: Broadcastable to (b, h, q, k), added to the scaled scores; None leaves the kernel alone.
+        weights: (b, h, k), at least float32: post-softmax weights of the last query, set when `read_last`.
+    """
+
+    padding: Tensor
+    read_last: bool = False
+    bias: Tensor | None = None
+    weights: Tensor | None = field(default=None, init=False)
+
+
+def visible(padding: Tensor, num_queries: int) -> Tensor:
+    """Says which keys each of the last `num_queries` positions may see: itself and real tokens before it.
+
+    Args:
+        padding: (b, k) bool, True at real tokens.
+        num_queries: How many of the k positions are queries, counted from the end.
+
+    Returns:
+        (b, 1, q, k) bool.
+    """
+    num_keys = padding.shape[1]
+    keys = torch.arange(num_keys, device=padding.device)
+    causal = keys[None, :] <= keys[num_keys - num_queries :, None]  # (q, k)
+    return causal[None, None] & padding[:, None, None, :]  # (b, 1, q, k)
+
+
+def attention_weights(
+    query: Tensor, key: Tensor, scaling: float, allowed: Tensor, bias: Tensor | None = None
+) -> Tensor:
+    """Computes post-softmax attention weights of the given queries, in at least float32.
+
+    Args:
+        query: (b, h, q, d), after the rotary embedding.
+        key: (b, g, k, d), after the rotary embedding; g divides h (grouped key-value heads).
+        scaling: Factor on the scores, `d ** -0.5` in the LLaMA family.
+        allowed: (b, 1 or h, q, k) bool, True where a query may see a key.
+        bias: Broadcastable to (b, h, q, k), added to the scaled scores.
+
+    Returns:
+        (b, h, q, k); every row sums to 1.
+    """
+    b, h, q, d = query.shape
+    g, k = key.shape[1], key.shape[2]
+    dtype = torch.promote_types(query.dtype, torch.float32)
+    grouped = query.to(dtype).view(b, g, h // g * q, d)  # (b, g, n*q, d): one key head serves n query heads
+    scores = (grouped @ key.to(dtype).transpose(2, 3)).view(b, h, q, k) * scaling
+    if bias is not None:
+        scores = scores + bias.to(dtype)
+    return scores.masked_fill(~allowed, float("-inf")).softmax(-1)
+
+
+def _seam(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    kernel: str,
+    scaling: float,
+    call: AttentionCall | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, Tensor | None]:
+    # With a model spread over devices, what the engine made on the first one is needed where this block is.
+    padding = None if call is None else call.padding.to(query.device)
+    if call is not None and padding is not None and call.read_last:
+        allowed = padding[:, None, None, :]  # the last query sees every real key
+        call.weights = attention_weights(query[:, :, -1:], key, scaling, allowed)[:, :, 0]  # (b, h, k)
+    if call is not None and padding is not None and call.bias is not None:
+        # FlashAttention takes no bias, so a block whose scores are edited runs SDPA with an explicit mask.
+        # The lowest finite number instead of minus infinity: a padded query sees no key at all, and its row
+        # must stay a number.
+        kernel = "sdpa"
+        lowest = torch.finfo(query.dtype).min
+        allowed = visible(padding, query.shape[2])  # (b, 1, q, k)
+        attention_mask = torch.where(allowed, call.bias.clamp(min=lowest).to(query), lowest)  # (b, 1|h, q, k)
+    forward: Callable[..., tuple[Tensor, Tensor | None]] = ALL_ATTENTION_FUNCTIONS[kernel]
+    config: Any = module.config
+    seam_name = config._attn_implementation
+    # FlashAttention looks its own kernel up under the config's name, which is the seam's while a run is on.
+    config._attn_implementation = kernel
+    try:
+        return forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
+    finally:
+        config._attn_implementation = seam_name
+
+
+@contextmanager
+def seam(config: Any) -> Iterator[None]:
+    """Routes the attention of every block with this config through the seam, and takes the seam out again.
+
+    Args:
+        config: The trunk's text config, the object that its attention modules hold.
+
+    Raises:
+        OptionError: The seam is in place already, or the kernel is not one it can stand on.
+    """
+    kernel = config._attn_implementation
+    if kernel.startswith(PREFIX):
+        raise OptionError(
+            "A method is attached to this model already; two methods at once are not defined. Finish it first."
+        )
+    if kernel not in KERNELS:
+        raise OptionError(f"attn_implementation '{kernel}' is not supported. Allowed: {', '.join(KERNELS)}.")
+    name = PREFIX + kernel
+    AttentionInterface.register(name, partial(_seam, kernel=kernel))
+    AttentionMaskInterface.register(name, ALL_MASK_ATTENTION_FUNCTIONS[kernel])
+    config._attn_implementation = name
+    try:
+        yield
+    finally:
+        config._attn_implementation = kernel

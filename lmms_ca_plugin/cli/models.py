@@ -1,0 +1,68 @@
+"""`lmms-ca models`: what the harness's own list does not show of a plugin."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import MISSING, Field, fields
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+
+def models(
+    name: Annotated[str | None, typer.Argument(help="One entry, with every option; all entries without one.")] = None,
+) -> None:
+    """List the entries for `lmms-eval --model`, with the options for `--model_args` and their defaults."""
+    from lmms_ca_plugin.errors import unknown
+    from lmms_ca_plugin.methods import load_method, method_names
+
+    entries = {f"{prefix}_{method}": method for method in method_names() for prefix in ("llava", "mllm")}
+    if name is not None and name not in entries:
+        raise unknown("entry", name, entries)
+    console = Console()
+    for method in method_names() if name is None else (entries[name],):
+        cls = load_method(method)
+        console.print(_options(f"llava_{method} (also mllm_{method}): {_summary(cls)}", cls))
+    console.print(_common())
+
+
+def _common() -> Table:
+    from lmms_ca_plugin.engine.engine import RunOptions
+    from lmms_ca_plugin.engine.load import CheckpointOptions, InputOptions
+
+    return _options("Every entry also takes", CheckpointOptions, InputOptions, RunOptions)
+
+
+def _options(title: str, *classes: type[Any]) -> Table:
+    table = Table("option", "default", "meaning", title=title, title_justify="left", show_lines=False)
+    for cls in classes:
+        meanings = attribute_docs(cls)
+        for field in fields(cls):
+            table.add_row(field.name, _default(field), meanings[field.name])
+    if not table.rows:
+        table.add_row("(none of its own)", "", "")
+    return table
+
+
+def _default(field: Field[Any]) -> str:
+    return "required" if field.default is MISSING else str(field.default)
+
+
+def _summary(cls: type[Any]) -> str:
+    return (cls.__doc__ or "").strip().split("\n")[0]
+
+
+def attribute_docs(cls: type[Any]) -> dict[str, str]:
+    """Reads the `Attributes:` section of a docstring.
+
+    Args:
+        cls: A class with a Google-style docstring.
+
+    Returns:
+        What is said of each attribute, on one line.
+    """
+    section = (cls.__doc__ or "").partition("Attributes:")[2]
+    entries = re.findall(r"^ {8}(\w+): (.*(?:\n {12}.*)*)", section, re.MULTILINE)
+    return {name: re.sub(r"\s+", " ", text) for name, text in entries}

@@ -1,0 +1,1 @@
+"""The engine: the only caller of the model."""

@@ -1,0 +1,82 @@
+"""From logits to answers: greedy and sampled decoding, one token for the whole batch per pass.
+
+Deviates from transformers' `generate`: sampling draws every sample from a generator of its own, seeded by (seed, task,
+document), so that an answer does not depend on what else was in its batch. Beam search is transformers' own, in
+`engine/beams.py`.
+
+Axis letters: b samples, v vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopPLogitsWarper
+
+from lmms_ca_plugin.engine.generation import Generation
+from lmms_ca_plugin.engine.run import Run
+
+
+def picker(generation: Generation, seeds: Sequence[int]) -> Callable[[Tensor], Tensor]:
+    """Makes the rule that takes the next token of every sample.
+
+    Args:
+        generation: Greedy at temperature 0, else sampled.
+        seeds: One whole number per sample.
+
+    Returns:
+        Logits (b, v) -> token ids (b,).
+    """
+    if generation.temperature == 0:
+        return lambda logits: logits.argmax(-1)
+    warp = LogitsProcessorList([TemperatureLogitsWarper(generation.temperature), TopPLogitsWarper(generation.top_p)])
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+
+    def sample(logits: Tensor) -> Tensor:
+        probabilities = warp(None, logits.float()).softmax(-1).cpu()  # (b, v)
+        drawn = [torch.multinomial(row, 1, generator=g) for row, g in zip(probabilities, generators, strict=True)]
+        return torch.cat(drawn).to(logits.device)
+
+    return sample
+
+
+def cut(text: str, until: Sequence[str]) -> tuple[str, bool]:
+    """Cuts a text before the first of the stop texts; says whether one was found."""
+    ends = [text.index(stop) for stop in until if stop in text]
+    return (text[: min(ends)], True) if ends else (text, False)
+
+
+def decode(
+    run: Run, generation: Generation, end_tokens: frozenset[int], to_text: Callable[[list[int]], str]
+) -> list[list[int]]:
+    """Generates until every sample has ended.
+
+    Args:
+        run: The batch, attached and before its prefill.
+        generation: The settings, the same for all samples.
+        end_tokens: Tokens that end an answer.
+        to_text: Turns token ids into text, to look for the stop texts.
+
+    Returns:
+        The new token ids of every sample, without the end token.
+    """
+    pick = picker(generation, run.prompt.seeds)
+    answers: list[list[int]] = [[] for _ in run.prompt.seeds]
+    ended = [False] * len(answers)
+    logits = run.prefill()  # (b, v)
+    for length in range(1, generation.max_new_tokens + 1):
+        tokens = pick(logits)  # (b,)
+        for row, token in enumerate(tokens.tolist()):
+            if ended[row]:
+                continue
+            if token in end_tokens:
+                ended[row] = True
+                continue
+            answers[row].append(token)
+            ended[row] = bool(generation.until) and cut(to_text(answers[row]), generation.until)[1]
+        if all(ended) or length == generation.max_new_tokens:
+            break
+        logits = run.step(tokens)
+    return answers

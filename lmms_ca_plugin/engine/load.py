@@ -1,0 +1,155 @@
+"""Opening a checkpoint: facts first, weights last, so that what can be refused is refused before they are read."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+
+from lmms_ca_plugin.errors import CheckpointError, OptionError
+from lmms_ca_plugin.families import load_family
+from lmms_ca_plugin.families._contract import Family, Trunk
+
+Dtype = Literal["auto", "float32", "float64", "bfloat16", "float16"]
+
+
+@dataclass(frozen=True)
+class CheckpointOptions:
+    """Which checkpoint, and where and how it is held.
+
+    Attributes:
+        pretrained: A hub id or a local folder.
+        revision: A branch, tag or commit of the hub repository.
+        device: E.g. `cuda:1` or `cpu`; None is this process's GPU, or the CPU where there is none.
+        device_map: How transformers spreads the weights, e.g. `auto`; None puts all on `device`.
+        dtype: `auto` is the checkpoint's own on a GPU and float32 on a CPU.
+        attn_implementation: The attention kernel under the seam.
+        trust_remote_code: Whether code from the hub repository may run.
+    """
+
+    pretrained: str = "llava-hf/llava-1.5-7b-hf"
+    revision: str | None = None
+    device: str | None = None
+    device_map: str | None = None
+    dtype: Dtype = "auto"
+    attn_implementation: Literal["sdpa", "flash_attention_2", "flash_attention_3"] = "sdpa"
+    trust_remote_code: bool = False
+
+
+@dataclass(frozen=True)
+class InputOptions:
+    """How prompts and pictures are prepared; None is the family's default.
+
+    Attributes:
+        conversation: `vicuna_v1` (with its system sentence), or the processor's own chat template.
+        image_aspect_ratio: `pad` to a square with the mean colour, or leave it to the processor.
+    """
+
+    conversation: Literal["vicuna_v1", "processor"] | None = None
+    image_aspect_ratio: Literal["pad", "processor"] | None = None
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What is known of a checkpoint before its weights are read."""
+
+    options: CheckpointOptions
+    family: type[Family]
+    trunk: Trunk
+    device: torch.device
+
+
+def describe(options: CheckpointOptions) -> Checkpoint:
+    """Reads a checkpoint's config.
+
+    Args:
+        options: Which checkpoint.
+
+    Returns:
+        Its family and its trunk's facts.
+
+    Raises:
+        CheckpointError: No such folder, no readable config, or an unsupported type.
+        OptionError: A 16-bit dtype on a CPU.
+    """
+    folder = Path(options.pretrained).expanduser()
+    if (folder.is_absolute() or options.pretrained.startswith((".", "~"))) and not folder.is_dir():
+        raise CheckpointError(f"pretrained={options.pretrained}: there is no such folder. Give a folder or a hub id.")
+    if folder.is_dir() and not (folder / "config.json").is_file():
+        raise CheckpointError(
+            f"pretrained={options.pretrained}: the folder has no config.json, so it is no checkpoint."
+        )
+    device = _device(options)
+    if device.type == "cpu" and options.dtype in ("bfloat16", "float16"):
+        raise OptionError(
+            f"dtype={options.dtype} on a CPU is hundreds of times slower than float32. Allowed: float32, float64."
+        )
+    config = _read("config", AutoConfig.from_pretrained, options)
+    family = load_family(config.model_type)
+    return Checkpoint(options, family, family.describe(config), device)
+
+
+def load(checkpoint: Checkpoint, inputs: InputOptions) -> Family:
+    """Reads processor and weights.
+
+    Args:
+        checkpoint: What `describe` found.
+        inputs: How prompts and pictures are prepared.
+
+    Returns:
+        The family, ready for the engine.
+
+    Raises:
+        CheckpointError: The processor or the weights are missing, incomplete or do not belong together.
+    """
+    options = checkpoint.options
+    processor = _read("processor", AutoProcessor.from_pretrained, options)
+    if not hasattr(processor, "image_processor") or not hasattr(processor, "tokenizer"):
+        raise CheckpointError(
+            f"pretrained={options.pretrained}: its processor is a {type(processor).__name__} that takes no pictures. A "
+            "processor_config.json or preprocessor_config.json is missing."
+        )
+    dtype = ("float32" if checkpoint.device.type == "cpu" else "auto") if options.dtype == "auto" else options.dtype
+    model, info = _read(
+        "weights",
+        AutoModelForImageTextToText.from_pretrained,
+        options,
+        dtype=dtype if dtype == "auto" else getattr(torch, dtype),
+        attn_implementation=options.attn_implementation,
+        device_map=options.device_map,
+        output_loading_info=True,
+    )
+    absent = sorted(map(str, [*info["missing_keys"], *info["mismatched_keys"]]))
+    if absent:
+        # transformers only warns, and fills what is missing with random numbers.
+        raise CheckpointError(
+            f"pretrained={options.pretrained}: {len(absent)} weights are missing or of another shape, first "
+            f"{absent[0]}. The checkpoint is incomplete, or its config does not fit it."
+        )
+    if options.device_map is None:
+        model.to(checkpoint.device)
+    return checkpoint.family(model.eval(), processor, inputs.conversation, inputs.image_aspect_ratio)
+
+
+def _device(options: CheckpointOptions) -> torch.device:
+    if options.device is not None:
+        return torch.device(options.device)
+    if options.device_map == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device(f"cuda:{os.environ.get('LOCAL_RANK', '0')}")
+
+
+def _read(what: str, reader: Any, options: CheckpointOptions, **more: Any) -> Any:
+    try:
+        return reader(
+            options.pretrained, revision=options.revision, trust_remote_code=options.trust_remote_code, **more
+        )
+    except (OSError, ValueError, ImportError, RuntimeError) as error:
+        raise CheckpointError(
+            f"pretrained={options.pretrained}: its {what} cannot be read: {error}\n"
+            "Give a local folder, or a hub id that is cached here or can be reached from here."
+        ) from error

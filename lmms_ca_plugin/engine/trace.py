@@ -1,0 +1,36 @@
+"""The trace: one JSON line per sample, written as soon as its batch is done."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from lmms_ca_plugin.errors import InputError
+
+
+class Trace:
+    """Writes records to a file that did not exist before.
+
+    Args:
+        file: The file; a run of several processes adds `.rank<n>`.
+
+    Raises:
+        InputError: The file holds something already, or cannot be written.
+    """
+
+    def __init__(self, file: str) -> None:
+        self.path = Path(file)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            if self.path.exists() and self.path.stat().st_size:
+                raise InputError(f"trace={file} holds an earlier run's records. Name another file, or remove it.")
+            self.path.touch()
+        except OSError as error:
+            raise InputError(f"trace={file} cannot be written: {error}.") from error
+
+    def write(self, records: Iterable[dict[str, Any]]) -> None:
+        """Appends records, one line each."""
+        with self.path.open("a", encoding="utf-8") as lines:
+            lines.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)

@@ -1,0 +1,288 @@
+"""What a family of checkpoints must tell the engine: paths, prompts, pictures, and where the image tokens are.
+
+A family is one file named after `config.model_type`; a sibling is a short subclass. The engine calls the blocks itself
+(it never calls the model's own forward), so a family only takes trunks whose forward is what the engine does: embed,
+blocks, final norm, head. Everything else is refused by name.
+
+Axis letters: b samples, s prompt positions, e hidden size, k key positions, v vocabulary.
+"""
+
+from __future__ import annotations
+
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any, ClassVar, Literal
+
+import torch
+from PIL.Image import Image
+from torch import Tensor, nn
+from transformers import PretrainedConfig
+from transformers.masking_utils import create_causal_mask
+
+from lmms_ca_plugin.errors import CheckpointError, InputError
+
+
+class Kind(IntEnum):
+    """What a prompt position holds."""
+
+    TEXT = 0
+    BASE = 1  # a token of the view that shows the whole picture
+    TILE = 2  # a token of a high-resolution tile
+    NEWLINE = 3  # the separator that closes a row of tiles; it holds image content after block 0
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn of a conversation.
+
+    Attributes:
+        role: Who speaks.
+        text: What is said, without picture placeholders.
+        pictures: The pictures shown in this turn, before the text.
+    """
+
+    role: Literal["system", "user", "assistant"]
+    text: str
+    pictures: tuple[Image, ...] = ()
+
+
+@dataclass(frozen=True)
+class Question:
+    """One document to be answered.
+
+    Attributes:
+        task: The task's name.
+        split: The split the document is from.
+        doc_id: The document's index in that split.
+        conversation: Called when the question's turn has come, so that pictures are decoded late.
+        length: Any number that grows with the prompt's length; questions are batched in its order.
+    """
+
+    task: str
+    split: str
+    doc_id: int
+    conversation: Callable[[], tuple[Message, ...]]
+    length: int = 0
+
+    @property
+    def name(self) -> str:
+        """How messages call this question."""
+        return f"task {self.task}, split {self.split}, document {self.doc_id}"
+
+    def read(self) -> tuple[Message, ...]:
+        """Gets the conversation and decodes its pictures.
+
+        Raises:
+            InputError: The task's own code failed on this document, e.g. because a picture cannot be decoded.
+        """
+        try:
+            return self.conversation()
+        except Exception as error:  # whatever the task's code or the image library raises, the document must be named
+            raise InputError(f"{self.name}: cannot be read: {type(error).__name__}: {error}") from error
+
+
+@dataclass(frozen=True)
+class Trunk:
+    """The facts of a checkpoint's language model that methods plan with; known before any weight is loaded."""
+
+    model_type: str
+    text_type: str
+    num_blocks: int
+    hidden_size: int
+    num_heads: int
+    max_positions: int
+    image_token_id: int
+
+    @property
+    def is_paper_trunk(self) -> bool:
+        """Whether the paper's block numbers mean something here: LLaVA-1.5 or 1.6 on a 32-block LLaMA."""
+        return self.model_type in ("llava", "llava_next") and self.text_type == "llama" and self.num_blocks == 32
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """A batch as the processor gives it, on the CPU, left-padded.
+
+    Attributes:
+        input_ids: (b, s) token ids; picture placeholders are expanded already.
+        padding: (b, s) bool, True at real tokens.
+        pictures: What the vision side takes, e.g. `pixel_values`; empty when no sample has a picture.
+        num_pictures: Pictures per sample.
+        questions: What was asked, for messages.
+    """
+
+    input_ids: Tensor
+    padding: Tensor
+    pictures: dict[str, Tensor]
+    num_pictures: tuple[int, ...]
+    questions: tuple[Question, ...]
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A batch ready for block 0.
+
+    Attributes:
+        input_ids: (b, s).
+        states: (b, s, e), token embeddings with the picture features merged in.
+        padding: (b, s) bool, True at real tokens.
+        kinds: (b, s) int8, a `Kind` for every position; padding counts as text.
+        positions: (b, s) rotary positions; real tokens count from 0.
+        seeds: One whole number per sample, fixed by (seed, task, document).
+    """
+
+    input_ids: Tensor
+    states: Tensor
+    padding: Tensor
+    kinds: Tensor
+    positions: Tensor
+    seeds: tuple[int, ...] = field(default=())
+
+    @property
+    def is_image(self) -> Tensor:
+        """(b, s) bool: the positions of image tokens, newlines included."""
+        return self.kinds != Kind.TEXT
+
+
+class Family(ABC):
+    """A loaded checkpoint of one `model_type`.
+
+    Args:
+        model: The conditional-generation model, in eval mode.
+        processor: Its processor.
+        conversation: `"vicuna_v1"` or `"processor"`; None takes the family's default.
+        image_aspect_ratio: `"pad"` or `"processor"`; None takes the family's default.
+    """
+
+    model_type: ClassVar[str]
+    trunks: ClassVar[dict[str, frozenset[str]]]  # text model_type -> config attributes that only its blocks read
+    conversation: str
+    image_aspect_ratio: str
+
+    def __init__(
+        self,
+        model: Any,
+        processor: Any,
+        conversation: str | None = None,  # noqa: ARG002
+        image_aspect_ratio: str | None = None,  # noqa: ARG002
+    ) -> None:
+        self.model = model
+        self.processor = processor
+        self.trunk = type(self).describe(model.config)
+        if processor.tokenizer.pad_token_id is None:
+            raise CheckpointError(
+                "The checkpoint's tokenizer has no pad token, so questions cannot be batched. Set one."
+            )
+        processor.tokenizer.padding_side = "left"
+
+    @classmethod
+    def describe(cls, config: Any) -> Trunk:
+        """Reads the trunk's facts from a config and refuses what the engine would compute wrongly.
+
+        Args:
+            config: The checkpoint's config.
+
+        Returns:
+            The facts.
+
+        Raises:
+            CheckpointError: The trunk's type, or one of its attributes, is not supported.
+        """
+        text = config.get_text_config()
+        if text.model_type not in cls.trunks:
+            raise CheckpointError(
+                f"Language model type '{text.model_type}' inside '{cls.model_type}' is not supported. "
+                f"Allowed: {', '.join(sorted(cls.trunks))}."
+            )
+        if getattr(text, "sliding_window", None) and getattr(text, "use_sliding_window", True):
+            raise CheckpointError(
+                f"The language model attends in a sliding window of {text.sliding_window} positions, which this engine "
+                "does not build masks for. Only full attention is supported."
+            )
+        reference, bookkeeping = type(text)(), PretrainedConfig()
+        for name, default in reference.to_dict().items():
+            # What transformers' own class does not define its blocks do not read, and None turns a feature off.
+            value = getattr(text, name, default)
+            matters = value is not None and value != default and not hasattr(bookkeeping, name)
+            if matters and name not in cls.trunks[text.model_type]:
+                raise CheckpointError(
+                    f"The language model's attribute {name}={value!r} is not one this engine knows to be handled by "
+                    f"the blocks alone, so its answers might be wrong. Teach families/{cls.model_type}.py."
+                )
+        return Trunk(
+            model_type=cls.model_type,
+            text_type=text.model_type,
+            num_blocks=text.num_hidden_layers,
+            hidden_size=text.hidden_size,
+            num_heads=text.num_attention_heads,
+            max_positions=text.max_position_embeddings,
+            image_token_id=config.image_token_id,
+        )
+
+    # ---- paths -------------------------------------------------------------------------------------------------------
+    @property
+    @abstractmethod
+    def blocks(self) -> nn.ModuleList:
+        """The decoder blocks, first to last."""
+
+    @property
+    @abstractmethod
+    def text_config(self) -> Any:
+        """The config object that the blocks' attention modules hold."""
+
+    @abstractmethod
+    def input_norm(self, block: int) -> nn.Module:
+        """The norm between the residual stream and a block's attention."""
+
+    # ---- the pass ----------------------------------------------------------------------------------------------------
+    @abstractmethod
+    def encode(self, questions: Sequence[Question]) -> Inputs:
+        """Renders prompts and pictures of a batch; runs on the CPU and touches no weight."""
+
+    @abstractmethod
+    def embed(self, inputs: Inputs) -> Prompt:
+        """Runs the vision side and merges its features into the token embeddings."""
+
+    @abstractmethod
+    def embed_tokens(self, token_ids: Tensor) -> Tensor:
+        """Looks new tokens up: (b, q) -> (b, q, e)."""
+
+    @abstractmethod
+    def block_arguments(self, states: Tensor, positions: Tensor) -> dict[str, Any]:
+        """What every block takes beside states and mask: rotary embeddings of `positions` (b, q)."""
+
+    @abstractmethod
+    def logits(self, states: Tensor) -> Tensor:
+        """Final norm and head: (b, e) -> (b, v)."""
+
+    def between(self, block: int, states: Tensor) -> Tensor:  # noqa: ARG002
+        """What the model adds to the states (b, s, e) after `block`; nothing, unless a family says so."""
+        return states
+
+    def mask(self, states: Tensor, padding: Tensor, cache: Any) -> Tensor | None:
+        """Builds the attention mask that the chosen kernel wants, through transformers' own mask function.
+
+        Args:
+            states: (b, q, e), the positions about to pass the blocks.
+            padding: (b, k) bool over the positions seen so far and these.
+            cache: The key-value cache, which knows how many positions came before.
+
+        Returns:
+            What the kernel takes, e.g. (b, 1, q, k) bool, or None where a plain causal mask will do.
+        """
+        # transformers 4.57 calls the states `input_embeds` and asks for `cache_position`; 5.x does not.
+        accepted = inspect.signature(create_causal_mask).parameters
+        seen = padding.shape[1] - states.shape[1]
+        offered = {
+            "config": self.text_config,
+            "inputs_embeds": states,
+            "input_embeds": states,
+            "attention_mask": padding,
+            "cache_position": torch.arange(seen, padding.shape[1], device=states.device),
+            "past_key_values": cache,
+        }
+        mask: Tensor | None = create_causal_mask(**{k: v for k, v in offered.items() if k in accepted})
+        return mask

@@ -1,0 +1,277 @@
+"""LLaVA-1.5: `LlavaForConditionalGeneration`, one run of base-view tokens per picture.
+
+Source: transformers `models/llava`; prompt and padding of the original from haotian-liu/LLaVA `llava/conversation.py`
+(`vicuna_v1`) and `llava/mm_utils.py` (`expand2square`), restated from their behaviour.
+Deviates from the processor's defaults: pictures are padded to a square with the mean colour and the prompt carries
+the Vicuna v1 system sentence, because the checkpoints were trained that way. The processor's own centre crop cuts a
+quarter off a 4:3 photograph, and its template has no system sentence. `image_aspect_ratio=processor` and
+`conversation=processor` bring them back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from lmms_ca_plugin.errors import CheckpointError, InputError, unknown
+from lmms_ca_plugin.families._contract import Family, Inputs, Kind, Message, Prompt, Question
+
+VICUNA_V1_SYSTEM = (
+    "A chat between a curious user and an artificial intelligence assistant. "
+    "The assistant gives helpful, detailed, and polite answers to the user's questions."
+)
+CONVERSATIONS = ("vicuna_v1", "processor")
+ASPECT_RATIOS = ("pad", "processor")
+
+_SHAPE = {"vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"}
+_BLOCKS = {
+    "num_key_value_heads",
+    "head_dim",
+    "hidden_act",
+    "rms_norm_eps",
+    "attention_bias",
+    "attention_dropout",
+    "mlp_bias",
+}
+_ROTARY = {"max_position_embeddings", "rope_theta", "rope_scaling", "rope_parameters"}
+_TOKENS = {"pad_token_id", "bos_token_id", "eos_token_id"}
+_NO_EFFECT = {
+    "initializer_range",
+    "use_cache",
+    "pretraining_tp",
+    "tie_word_embeddings",
+    "max_window_layers",
+    "layer_types",
+}
+_HANDLED = frozenset(_SHAPE | _BLOCKS | _ROTARY | _TOKENS | _NO_EFFECT)
+
+
+class Llava(Family):
+    """LLaVA-1.5 and its relatives with the same class.
+
+    Module tree: `model.vision_tower`, `model.multi_modal_projector`,
+    `model.language_model.{embed_tokens, layers, norm, rotary_emb}`, `lm_head`.
+    """
+
+    model_type = "llava"
+    trunks: ClassVar = {"llama": _HANDLED, "mistral": _HANDLED, "qwen2": _HANDLED}
+    default_conversation: ClassVar[str] = "vicuna_v1"
+    default_aspect_ratio: ClassVar[str] = "pad"
+    longest_ratio: ClassVar[float] = 100  # of a picture's sides, where the processor resizes by the shorter one
+
+    def __init__(
+        self, model: Any, processor: Any, conversation: str | None = None, image_aspect_ratio: str | None = None
+    ) -> None:
+        super().__init__(model, processor)
+        self.image_token: str = getattr(processor, "image_token", None) or ""
+        known = processor.tokenizer.convert_tokens_to_ids(self.image_token) if self.image_token else None
+        if known != self.trunk.image_token_id:
+            raise CheckpointError(
+                f"The processor's image token is {self.image_token!r} (id {known}), but the checkpoint marks "
+                f"pictures with id {self.trunk.image_token_id}. Use the processor that belongs to the checkpoint."
+            )
+        self.conversation = conversation or self._default_conversation()
+        self.image_aspect_ratio = image_aspect_ratio or self.default_aspect_ratio
+        if self.conversation not in CONVERSATIONS:
+            raise unknown("conversation", self.conversation, CONVERSATIONS)
+        if self.image_aspect_ratio not in ASPECT_RATIOS:
+            raise unknown("image_aspect_ratio", self.image_aspect_ratio, ASPECT_RATIOS)
+
+    def _default_conversation(self) -> str:
+        return self.default_conversation
+
+    # ---- paths -------------------------------------------------------------------------------------------------------
+    @property
+    def blocks(self) -> nn.ModuleList:
+        """The decoder blocks, first to last."""
+        layers: nn.ModuleList = self.model.model.language_model.layers
+        return layers
+
+    @property
+    def text_config(self) -> Any:
+        """The config object that the blocks' attention modules hold."""
+        return self.model.model.language_model.config
+
+    def input_norm(self, block: int) -> nn.Module:
+        """The RMSNorm between the residual stream and `block`'s attention."""
+        block_module: Any = self.blocks[block]
+        norm: nn.Module = block_module.input_layernorm
+        return norm
+
+    # ---- prompts and pictures ----------------------------------------------------------------------------------------
+    def render(self, conversation: Sequence[Message]) -> str:
+        """Renders a conversation up to where the model's answer begins; one placeholder per picture.
+
+        Args:
+            conversation: The turns; pictures stand before their turn's text.
+
+        Returns:
+            The prompt text.
+        """
+        if self.conversation == "processor":
+            turns = [
+                {
+                    "role": message.role,
+                    "content": [{"type": "image"} for _ in message.pictures] + [{"type": "text", "text": message.text}],
+                }
+                for message in conversation
+            ]
+            text: str = self.processor.apply_chat_template(turns, add_generation_prompt=True)
+            return text
+        system = VICUNA_V1_SYSTEM
+        rendered = ""
+        for message in conversation:
+            if message.role == "system":
+                system = message.text
+            elif message.role == "user":
+                placeholders = f"{self.image_token}\n" * len(message.pictures)
+                rendered += f" USER: {placeholders}{message.text}"
+            else:
+                rendered += f" ASSISTANT: {message.text}{self.processor.tokenizer.eos_token}"
+        return f"{system}{rendered} ASSISTANT:"
+
+    def prepare_picture(self, picture: Image.Image) -> Image.Image:
+        """Makes a picture what the image processor shall see: RGB and, with `pad`, square.
+
+        Args:
+            picture: Any mode and size.
+
+        Returns:
+            RGB; with `pad` as wide as high, the border in the processor's mean colour, rounded down.
+        """
+        picture = picture.convert("RGB")
+        if self.image_aspect_ratio == "processor":
+            return picture
+        width, height = picture.size
+        side = max(width, height)
+        colour = tuple(int(mean * 255) for mean in self.processor.image_processor.image_mean)
+        square = Image.new("RGB", (side, side), colour)
+        square.paste(picture, ((side - width) // 2, (side - height) // 2))
+        return square
+
+    def check(self, question: Question, conversation: Sequence[Message]) -> None:
+        """Refuses what cannot be asked.
+
+        Raises:
+            InputError: An empty question, the placeholder inside a text, or a picture too thin to resize.
+        """
+        asked = [message for message in conversation if message.role == "user"]
+        if not asked or not asked[-1].text.strip():
+            raise InputError(f"{question.name}: the question is empty.")
+        for message in conversation:
+            if self.image_token in message.text:
+                raise InputError(
+                    f"{question.name}: the text contains the picture placeholder {self.image_token!r}, which would be "
+                    f"taken for a picture: {message.text!r}. Remove it from the text."
+                )
+            if self.image_aspect_ratio == "processor":
+                check_shape(question, message.pictures, self.longest_ratio)
+
+    def encode(self, questions: Sequence[Question]) -> Inputs:
+        """Renders prompts and pictures of a batch; runs on the CPU and touches no weight."""
+        texts, pictures, counts = [], [], []
+        for question in questions:
+            conversation = question.read()
+            self.check(question, conversation)
+            texts.append(self.render(conversation))
+            prepared = [self.prepare_picture(p) for message in conversation for p in message.pictures]
+            pictures += prepared
+            counts.append(len(prepared))
+        batch = dict(self.processor(text=texts, images=pictures or None, padding=True, return_tensors="pt"))
+        return Inputs(
+            input_ids=batch.pop("input_ids"),
+            padding=batch.pop("attention_mask").bool(),
+            pictures={k: v for k, v in batch.items() if k in ("pixel_values", "image_sizes")},
+            num_pictures=tuple(counts),
+            questions=tuple(questions),
+        )
+
+    # ---- the pass ----------------------------------------------------------------------------------------------------
+    def picture_features(self, pictures: dict[str, Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Runs the vision tower and the projector.
+
+        Args:
+            pictures: `pixel_values` (n, 3, height, width) for n pictures.
+
+        Returns:
+            For every picture its features (tokens, e) and its kinds (tokens,).
+        """
+        output = self.model.model.get_image_features(pixel_values=pictures["pixel_values"])
+        features = list(getattr(output, "pooler_output", output))  # 4.57 returns the list itself
+        return features, [torch.full((len(f),), Kind.BASE, dtype=torch.int8, device=f.device) for f in features]
+
+    def embed(self, inputs: Inputs) -> Prompt:
+        """Runs the vision side and merges its features into the token embeddings."""
+        device = self.model.model.language_model.embed_tokens.weight.device
+        input_ids, padding = inputs.input_ids.to(device), inputs.padding.to(device)
+        states = self.embed_tokens(input_ids)  # (b, s, e)
+        placeholders = input_ids == self.trunk.image_token_id  # (b, s)
+        kinds = torch.zeros_like(input_ids, dtype=torch.int8)  # (b, s)
+        if inputs.pictures:
+            moved = {
+                k: v.to(device, self.model.dtype) if v.is_floating_point() else v.to(device)
+                for k, v in inputs.pictures.items()
+            }
+            features, feature_kinds = self.picture_features(moved)
+            self._check_counts(inputs, placeholders, [len(f) for f in features])
+            states = states.masked_scatter(placeholders[..., None], torch.cat(features).to(states))
+            kinds = kinds.masked_scatter(placeholders, torch.cat(feature_kinds).to(kinds))
+        positions = (padding.long().cumsum(-1) - 1).clamp(min=0)  # (b, s)
+        return Prompt(input_ids=input_ids, states=states, padding=padding, kinds=kinds, positions=positions)
+
+    def _check_counts(self, inputs: Inputs, placeholders: Tensor, lengths: list[int]) -> None:
+        first = 0
+        for row, (question, count) in enumerate(zip(inputs.questions, inputs.num_pictures, strict=True)):
+            features = sum(lengths[first : first + count])
+            tokens = int(placeholders[row].sum())
+            first += count
+            if tokens != features:
+                raise InputError(
+                    f"{question.name}: the prompt has {tokens} image tokens, but the vision tower gives {features} "
+                    f"features for {count} picture(s). The processor's patch_size, size or "
+                    "vision_feature_select_strategy does not fit the checkpoint."
+                )
+
+    def embed_tokens(self, token_ids: Tensor) -> Tensor:
+        """Looks new tokens up: (b, q) -> (b, q, e)."""
+        states: Tensor = self.model.model.language_model.embed_tokens(token_ids)
+        return states
+
+    def block_arguments(self, states: Tensor, positions: Tensor) -> dict[str, Any]:
+        """Rotary embeddings of `positions` (b, q): cosine and sine, (b, q, d) each."""
+        return {
+            "position_embeddings": self.model.model.language_model.rotary_emb(states, positions),
+            "position_ids": positions,
+        }
+
+    def logits(self, states: Tensor) -> Tensor:
+        """Final norm and head: (b, e) -> (b, v)."""
+        logits: Tensor = self.model.lm_head(self.model.model.language_model.norm(states))
+        return logits
+
+
+def check_shape(question: Question, pictures: Sequence[Image.Image], longest_ratio: float) -> None:
+    """Refuses pictures that a resize by their shorter side would blow up beyond memory.
+
+    Args:
+        question: Whose pictures these are, for the message.
+        pictures: The pictures.
+        longest_ratio: The largest allowed ratio of the sides.
+
+    Raises:
+        InputError: A picture is thinner than that.
+    """
+    for picture in pictures:
+        width, height = picture.size
+        if max(width, height) > longest_ratio * min(width, height):
+            raise InputError(
+                f"{question.name}: a picture of {width} x {height} pixels is thinner than 1:{longest_ratio:g} and "
+                f"cannot be resized by its shorter side. Use image_aspect_ratio=pad, or crop it."
+            )
+
+
+FAMILY = Llava

@@ -1,0 +1,62 @@
+"""LLaVA-1.6: a picture is its base view, then its unpadded tiles row by row, each row closed by a newline.
+
+Source: transformers `models/llava_next` (`pack_image_features`).
+Deviates from `families/llava.py`: pictures go to the processor as they are (anyres tiles do the padding), and the
+Vicuna v1 conversation is the default only where the checkpoint's own template speaks of USER and ASSISTANT.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
+
+from lmms_ca_plugin.families._contract import Kind, Message
+from lmms_ca_plugin.families.llava import Llava
+
+
+class LlavaNext(Llava):
+    """LLaVA-1.6 (anyres)."""
+
+    model_type = "llava_next"
+    default_aspect_ratio = "processor"
+    longest_ratio = math.inf  # every picture is fitted into the tiles
+
+    def _default_conversation(self) -> str:
+        self.conversation = "processor"  # to hear what the template itself says
+        own = self.render([Message("user", "?")])
+        return "vicuna_v1" if "USER:" in own and "ASSISTANT:" in own else "processor"
+
+    def picture_features(self, pictures: dict[str, Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Runs the vision tower and the projector, and packs the tiles.
+
+        Args:
+            pictures: `pixel_values` (n, tiles, 3, height, width) and `image_sizes` (n, 2) for n pictures.
+
+        Returns:
+            For every picture its features (tokens, e) and its kinds (tokens,).
+        """
+        model = self.model.model
+        output = model.get_image_features(**pictures)
+        features = list(getattr(output, "pooler_output", output))  # 4.57 returns the list itself
+        # The kinds go through the very packing that the features went through, so the two cannot disagree.
+        side = model.config.vision_config.image_size // model.config.vision_config.patch_size
+        newline = torch.full((1,), float(Kind.NEWLINE), device=features[0].device)
+        kinds = []
+        for size in pictures["image_sizes"]:
+            tiles = torch.full((self._num_tiles(size), side * side, 1), float(Kind.TILE), device=newline.device)
+            tiles[0] = Kind.BASE
+            packed, _ = model.pack_image_features(
+                [tiles], size[None], model.config.vision_feature_select_strategy, image_newline=newline
+            )
+            kinds.append(packed[0][:, 0].to(torch.int8))  # (tokens,)
+        return features, kinds
+
+    def _num_tiles(self, size: Tensor) -> int:
+        config = self.model.config
+        return int(image_size_to_num_patches(size, config.image_grid_pinpoints, config.vision_config.image_size))
+
+
+FAMILY = LlavaNext

@@ -1,0 +1,96 @@
+"""The `lmms-eval` command, run as a user runs it, and believed only when its result file is there.
+
+The harness exits with 0 when an evaluation fails, and all entries of one checkpoint write into one folder; so a run is
+recognised by the new result file whose `config.model` is its own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lmms_ca_plugin.errors import LmmsCaError
+
+SHOWN_LINES = 25
+
+
+@dataclass(frozen=True)
+class HarnessRun:
+    """One call of `lmms-eval`.
+
+    Attributes:
+        model: The entry.
+        model_args: Its options.
+        tasks: Task names.
+        output: The folder for the harness's files.
+        batch_size: Questions that pass the model together.
+        limit: Documents per task, or None for all.
+        folder: The current directory of the run.
+        environment: Variables beside the present ones.
+        more: Further arguments of the command.
+    """
+
+    model: str
+    model_args: Mapping[str, Any]
+    tasks: tuple[str, ...]
+    output: Path
+    batch_size: int = 1
+    limit: int | None = None
+    folder: Path = field(default_factory=Path.cwd)
+    environment: Mapping[str, str] = field(default_factory=dict)
+    more: tuple[str, ...] = ()
+
+    @property
+    def command(self) -> list[str]:
+        """The command line."""
+        arguments = ",".join(f"{name}={value}" for name, value in self.model_args.items())
+        limit = [] if self.limit is None else ["--limit", str(self.limit)]
+        return [
+            *(str(Path(sys.executable).with_name("lmms-eval")), "--model", self.model, "--model_args", arguments),
+            *("--tasks", ",".join(self.tasks), "--batch_size", str(self.batch_size), *limit),
+            *("--output_path", str(self.output), "--log_samples", "--timezone", "UTC", *self.more),
+        ]
+
+    def __call__(self) -> Path:
+        """Runs the command; its output goes to a log file beside the results.
+
+        Returns:
+            The result file.
+
+        Raises:
+            LmmsCaError: The command failed, or ended without a result of this entry; the log's end is in the message.
+        """
+        self.output.mkdir(parents=True, exist_ok=True)
+        before = set(self._results())
+        log = self.output / f"{self.model}.log"
+        with log.open("w") as lines:
+            done = subprocess.run(
+                self.command,
+                cwd=self.folder,
+                env={**os.environ, **self.environment},
+                stdout=lines,
+                stderr=lines,
+                check=False,
+            )
+        mine = [file for file in self._results() if file not in before and _model(file) == self.model]
+        if done.returncode or len(mine) != 1:
+            end = "\n".join(log.read_text(errors="replace").splitlines()[-SHOWN_LINES:])
+            wrong = (
+                f"ended with status {done.returncode}" if done.returncode else f"left {len(mine)} result files, not 1"
+            )
+            raise LmmsCaError(f"{self.model} {wrong}. The end of {log}:\n{end}")
+        return mine[0]
+
+    def _results(self) -> list[Path]:
+        return sorted(self.output.rglob("*_results.json"))
+
+
+def _model(result: Path) -> str:
+    name: str = json.loads(result.read_text())["config"]["model"]
+    return name

@@ -1,0 +1,30 @@
+"""What lmms-eval finds under the entry point `lmms_eval.models`: one manifest per method, by the files in `methods/`.
+
+Rule: nothing heavy is imported here. The harness loads every plugin's entry point in one `try`, at import, for every
+command; a slow or failing plugin would hurt all others.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lmms_ca_plugin.methods import method_names
+
+if TYPE_CHECKING:
+    from lmms_eval.models.registry_v2 import ModelManifest
+
+
+def manifests() -> list[ModelManifest]:
+    """Lists the entries: `llava_<method>`, each with the alias `mllm_<method>`, in a chat and a simple form."""
+    from lmms_eval.models.registry_v2 import ModelManifest  # the harness is importing itself while it calls this
+
+    entries = "lmms_ca_plugin.harness.entries"
+    return [
+        ModelManifest(
+            model_id=f"llava_{name}",
+            chat_class_path=f"{entries}.Chat_{name}",
+            simple_class_path=f"{entries}.Simple_{name}",
+            aliases=(f"mllm_{name}",),
+        )
+        for name in method_names()
+    ]

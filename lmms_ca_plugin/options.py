@@ -1,0 +1,122 @@
+"""Options as people type them, turned into the typed fields of frozen dataclasses.
+
+The harness splits `--model_args` at commas and guesses types, so lists are written `2:4:8`, and a number or a boolean
+may arrive as itself or as text. Every field's annotation says what is allowed; nothing is guessed here.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from lmms_ca_plugin.errors import OptionError, unknown
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Refused:
+    """Why a text does not fit one annotation."""
+
+    allowed: str
+
+
+def _whole(text: str) -> int | Refused:
+    digits = text[1:] if text[:1] in "+-" else text
+    return int(text) if digits.isdecimal() else Refused("a whole number")
+
+
+def _number(text: str) -> float | Refused:
+    try:
+        return float(text)
+    except ValueError:
+        return Refused("a number")
+
+
+def _convert(annotation: Any, value: Any) -> Any:
+    """Converts one value, or returns the `Refused` that says what the annotation allows."""
+    text = str(value).strip()
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin in (Union, types.UnionType):
+        answers = [_convert(a, value) for a in arguments]
+        taken = [a for a in answers if not isinstance(a, Refused)]
+        return taken[0] if taken else Refused(" or ".join(a.allowed for a in answers))
+    if origin is Literal:
+        return text if text in arguments else Refused(", ".join(arguments))
+    if origin is tuple:
+        numbers = [_whole(t) for t in (map(str, value) if isinstance(value, (tuple, list)) else text.split(":"))]
+        wrong = not numbers or any(isinstance(n, Refused) for n in numbers)
+        return Refused("whole numbers joined by colons, like 2:4:8") if wrong else tuple(numbers)
+    if annotation is types.NoneType:
+        return None if value is None or text == "None" else Refused("None")
+    if annotation is bool:
+        known = {"true": True, "false": False}
+        return known.get(text.lower(), Refused("true, false"))
+    if annotation is int:
+        # The harness reads "-1" as the number -1.0.
+        return int(value) if isinstance(value, float) and value.is_integer() else _whole(text)
+    if annotation is float:
+        return Refused("a number") if isinstance(value, bool) else _number(text)
+    if annotation is str:
+        return text
+    raise TypeError(f"options cannot be of type {annotation!r}")
+
+
+def option_types(cls: type[Any]) -> dict[str, Any]:
+    """Lists a dataclass's options.
+
+    Args:
+        cls: A dataclass.
+
+    Returns:
+        Annotation by field name, in the order of the fields.
+    """
+    hints = get_type_hints(cls)
+    return {f.name: hints[f.name] for f in fields(cls) if f.init}
+
+
+def build(cls: type[T], options: Mapping[str, Any]) -> T:
+    """Makes a dataclass of typed options.
+
+    Args:
+        cls: A dataclass whose fields have defaults or are given.
+        options: Values by field name, as typed or as text.
+
+    Returns:
+        The instance; its own `__post_init__` has checked it.
+
+    Raises:
+        OptionError: A name that `cls` does not have, or a value that its annotation does not allow.
+    """
+    allowed = option_types(cls)
+    values = {}
+    for name, value in options.items():
+        if name not in allowed:
+            raise unknown("option", name, allowed)
+        values[name] = _convert(allowed[name], value)
+        if isinstance(values[name], Refused):
+            raise OptionError(f"{name}={value} is not allowed. Allowed: {values[name].allowed}.")
+    return cls(**values)
+
+
+def split(options: Mapping[str, Any], classes: Iterable[type[Any]]) -> list[dict[str, Any]]:
+    """Deals options out to the dataclasses that have them.
+
+    Args:
+        options: Values by option name.
+        classes: Dataclasses with disjoint field names.
+
+    Returns:
+        One dict per class, in their order.
+
+    Raises:
+        OptionError: An option that none of them has; the nearest known name is in the message.
+    """
+    known = [option_types(cls) for cls in classes]
+    every = [name for names in known for name in names]
+    for name in options:
+        if name not in every:
+            raise unknown("option", name, every)
+    return [{name: value for name, value in options.items() if name in names} for names in known]

@@ -1,0 +1,71 @@
+"""A LLaMA-style tokenizer, trained on the spot on the bundled corpus.
+
+As LLaMA's: byte-pair merges over `▁`-marked words, byte fallback (so any text survives a round trip), `<unk> <s> </s>`
+at 0, 1, 2, the 256 byte tokens next, `<s>` prepended. As LLaVA's: `<image>` and `<pad>` follow the vocabulary.
+Training is deterministic, takes milliseconds, and happens once per process.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from importlib.resources import files
+
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import PreTrainedTokenizerFast
+
+UNK, BOS, EOS, IMAGE, PAD = "<unk>", "<s>", "</s>", "<image>", "<pad>"
+BYTES = tuple(f"<0x{value:02X}>" for value in range(256))
+_MAX_VOCABULARY = 1024
+
+
+def corpus() -> list[str]:
+    """Returns the lines the tokenizer is trained on: prompt sentences, and questions and answers of our own."""
+    text = (files("lmms_ca_plugin.tiny") / "corpus.txt").read_text(encoding="utf-8")
+    return [line for line in text.splitlines() if line and not line.startswith("#")]
+
+
+@cache
+def _trained() -> str:
+    """Trains, and returns the tokenizer as JSON (a string cannot be changed by the one who gets it)."""
+    words = pre_tokenizers.Sequence(
+        [pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="first", split=True), pre_tokenizers.Punctuation()]
+    )
+    learner = Tokenizer(models.BPE(unk_token=UNK, byte_fallback=True))
+    learner.pre_tokenizer = words
+    learner.train_from_iterator(corpus(), trainers.BpeTrainer(vocab_size=_MAX_VOCABULARY, show_progress=False))
+    learned = json.loads(learner.to_str())["model"]
+    pieces = sorted(learned["vocab"], key=learned["vocab"].__getitem__)
+    vocabulary = {piece: number for number, piece in enumerate((UNK, BOS, EOS, *BYTES, *pieces))}
+    merges = [tuple(merge) for merge in learned["merges"]]
+
+    tokenizer = Tokenizer(models.BPE(vocabulary, merges, unk_token=UNK, fuse_unk=True, byte_fallback=True))
+    tokenizer.pre_tokenizer = words
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in (UNK, BOS, EOS)])
+    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in (IMAGE, PAD)])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{BOS} $A", pair=f"{BOS} $A {BOS} $B", special_tokens=[(BOS, vocabulary[BOS])]
+    )
+    return str(tokenizer.to_str())
+
+
+def build_tokenizer() -> PreTrainedTokenizerFast:
+    """Builds the tokenizer every tiny model shares.
+
+    Returns:
+        A new tokenizer, padding on the left; `image_token` and `image_token_id` are set as LLaVA's processors expect.
+    """
+    return PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(_trained()),
+        unk_token=UNK,
+        bos_token=BOS,
+        eos_token=EOS,
+        pad_token=PAD,
+        extra_special_tokens={"image_token": IMAGE},
+        model_input_names=["input_ids", "attention_mask"],
+        padding_side="left",
+        clean_up_tokenization_spaces=False,
+    )

@@ -1,0 +1,36 @@
+"""Fixtures of all tests."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from toys import FAMILIES, make_family
+from transformers.models.llama.modeling_llama import LlamaRMSNorm
+
+from lmms_ca_plugin.families._contract import Family
+
+
+@pytest.fixture(scope="session", autouse=True)
+def norms_keep_float64():
+    """Lets float64 models be float64: transformers' RMSNorm rounds to float32, on both sides of every comparison."""
+
+    def forward(self, states):
+        precise = states.to(torch.promote_types(states.dtype, torch.float32))
+        normed = precise * torch.rsqrt(precise.pow(2).mean(-1, keepdim=True) + self.variance_epsilon)
+        return self.weight * normed.to(states.dtype)
+
+    patch = pytest.MonkeyPatch()
+    patch.setattr(LlamaRMSNorm, "forward", forward)
+    yield
+    patch.undo()
+
+
+@pytest.fixture(params=FAMILIES)
+def family(request) -> Family:
+    return make_family(request.param)
+
+
+@pytest.fixture(params=[("llava", 4), ("llava", 2), ("llava_next", 2)], ids=["llava", "llava-grouped", "next-grouped"])
+def any_family(request) -> Family:
+    """Both families, with and without grouped key-value heads."""
+    return make_family(request.param[0], num_key_value_heads=request.param[1])

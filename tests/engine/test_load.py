@@ -1,0 +1,103 @@
+"""Opening checkpoints from folders: what works, and what is refused before or while the weights are read."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from toys import mixed_questions
+
+from lmms_ca_plugin.engine.engine import Engine, Request, RunOptions
+from lmms_ca_plugin.engine.generation import Generation
+from lmms_ca_plugin.engine.load import CheckpointOptions, InputOptions, describe, load
+from lmms_ca_plugin.errors import CheckpointError, InputError, OptionError
+from lmms_ca_plugin.methods import load_method
+from lmms_ca_plugin.tiny import TinySettings, write_checkpoint
+
+
+@pytest.fixture(scope="module", params=["llava", "llava_next"])
+def folder(request, tmp_path_factory):
+    where = tmp_path_factory.mktemp(request.param) / "checkpoint"
+    return write_checkpoint(where, TinySettings(request.param, num_blocks=4, hidden_size=32, image_size=56))
+
+
+@pytest.fixture
+def copied(folder, tmp_path):
+    return shutil.copytree(folder, tmp_path / "copy")
+
+
+def opened(folder, **options):
+    return load(describe(CheckpointOptions(str(folder), device="cpu", **options)), InputOptions())
+
+
+def test_a_folder_is_opened_and_answers(folder):
+    engine = Engine.load(
+        "vanilla", load_method("vanilla")(), CheckpointOptions(str(folder), device="cpu"), InputOptions(), RunOptions(2)
+    )
+    assert engine.family.model.dtype == torch.float32 and not engine.family.model.training
+    answers = engine.answer([Request(q, Generation(max_new_tokens=4)) for q in mixed_questions()[:3]])
+    assert len({a.text for a in answers}) > 1
+
+
+def test_dtype_and_device_map_are_honoured(folder):
+    assert opened(folder, dtype="float64").model.dtype == torch.float64
+    assert opened(folder, device_map="cpu").model.device.type == "cpu"
+
+
+@pytest.mark.parametrize("name", ["./nowhere", "/nowhere/at/all", "~/nowhere-at-all"])
+def test_a_missing_folder_is_named(name):
+    with pytest.raises(CheckpointError, match=f"pretrained={name}: there is no such folder"):
+        describe(CheckpointOptions(name))
+
+
+def test_a_folder_without_config_is_named(tmp_path):
+    with pytest.raises(CheckpointError, match="has no config.json, so it is no checkpoint"):
+        describe(CheckpointOptions(str(tmp_path)))
+
+
+def test_a_hub_id_that_cannot_be_reached_is_named(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(CheckpointError, match="pretrained=nobody/nothing: its config cannot be read"):
+        describe(CheckpointOptions("nobody/nothing"))
+
+
+def test_an_unsupported_type_is_named(copied):
+    config = json.loads((copied / "config.json").read_text())
+    (copied / "config.json").write_text(json.dumps({**config, "model_type": "blip-2"}))
+    with pytest.raises(CheckpointError, match="type 'blip-2' are not supported"):
+        describe(CheckpointOptions(str(copied)))
+
+
+def test_a_missing_weight_is_named_not_made_up(copied):
+    file = copied / "model.safetensors"
+    weights = load_file(file)
+    (name,) = [n for n in weights if n.endswith("layers.2.self_attn.k_proj.weight")]
+    del weights[name]
+    save_file(weights, file, metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match=r"1 weights are missing or of another shape.*layers.2.self_attn.k_proj"):
+        opened(copied)
+
+
+def test_missing_weights_are_named(copied):
+    (copied / "model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match="its weights cannot be read"):
+        opened(copied)
+
+
+def test_a_processor_that_takes_no_pictures_is_named(copied):
+    for file in ("processor_config.json", "preprocessor_config.json"):
+        (copied / file).unlink(missing_ok=True)
+    with pytest.raises(CheckpointError, match="takes no pictures|its processor cannot be read"):
+        opened(copied)
+
+
+def test_sixteen_bits_on_a_cpu_are_refused(folder):
+    with pytest.raises(OptionError, match="dtype=float16 on a CPU"):
+        describe(CheckpointOptions(str(folder), dtype="float16", device="cpu"))
+
+
+def test_an_earlier_trace_is_not_overwritten(folder, tmp_path):
+    (tmp_path / "trace.jsonl").write_text("{}\n")
+    with pytest.raises(InputError, match="holds an earlier run's records"):
+        Engine(opened(folder), load_method("vanilla")(), RunOptions(trace=str(tmp_path / "trace.jsonl")))

@@ -1,0 +1,188 @@
+"""The pass: what the blocks get when the engine calls them, against transformers' own forward and generate."""
+
+import pytest
+import torch
+from naive import arguments, attention_of_last_token, generate
+from toys import ask, make_family, mixed_questions, photo
+
+from lmms_ca_plugin.engine.engine import Engine, Request, RunOptions
+from lmms_ca_plugin.engine.generation import Generation
+from lmms_ca_plugin.engine.run import Run
+from lmms_ca_plugin.errors import OptionError
+from lmms_ca_plugin.methods import load_method
+from lmms_ca_plugin.methods._contract import Decision, Edit, Plan, Read
+
+
+def prompt_of(family, questions):
+    return Engine(family, load_method("vanilla")(), RunOptions()).prompt(family.encode(questions))
+
+
+def answers(family, questions, batch_size, method="vanilla", options=None, **settings):
+    engine = Engine(family, load_method(method).from_options(options or {}), RunOptions(batch_size=batch_size), method)
+    return engine.answer([Request(q, Generation(**settings)) for q in questions])
+
+
+@pytest.mark.parametrize("batch_size", [1, 8])
+def test_vanilla_answers_are_those_of_generate(any_family, batch_size):
+    questions = mixed_questions()
+    mine = [a.text for a in answers(any_family, questions, batch_size, max_new_tokens=12)]
+    theirs = [ids for q in questions for ids in generate(any_family, [q], max_new_tokens=12)]
+    assert mine == [any_family.processor.tokenizer.decode(ids).strip() for ids in theirs]
+    assert len(set(mine)) > 3, "a model that answers everything alike proves nothing"
+
+
+def test_beam_search_is_that_of_generate(any_family):
+    questions = mixed_questions()[:4]
+    mine = [a.text for a in answers(any_family, questions, 4, max_new_tokens=6, num_beams=3)]
+    theirs = generate(any_family, questions, max_new_tokens=6, num_beams=3)
+    assert mine == [any_family.processor.tokenizer.decode(ids).strip() for ids in theirs]
+    assert mine != [a.text for a in answers(any_family, questions, 4, max_new_tokens=6)]
+
+
+def test_sampling_does_not_depend_on_the_batch(family):
+    questions = mixed_questions()
+    hot = {"max_new_tokens": 6, "temperature": 1.5}
+    alone = [a.text for a in answers(family, questions, 1, **hot)]
+    assert alone == [a.text for a in answers(family, questions, 8, **hot)]
+    assert alone != [a.text for a in answers(family, questions, 8, max_new_tokens=6)]
+    greedy = [a.text for a in answers(family, questions, 8, max_new_tokens=6)]
+    assert greedy == [a.text for a in answers(family, questions, 8, **hot, top_p=1e-9)]
+
+
+def test_every_block_can_be_entered_again(any_family):
+    prompt = prompt_of(any_family, mixed_questions()[:3])
+    run = Run(any_family, Plan(), prompt, 1)
+    with run.attached():
+        step = run.begin()
+        entering = [prompt.states]
+        for block in range(any_family.trunk.num_blocks):
+            entering.append(run.run_blocks(block, block + 1, entering[-1], step))
+        whole = any_family.logits(entering[-1][:, -1])
+    assert torch.equal(whole, _prefill(any_family, prompt))
+    for block, states in enumerate(entering[:-1]):
+        again = Run(any_family, Plan(), prompt, 1)
+        with again.attached():
+            end = again.run_blocks(block, any_family.trunk.num_blocks, states, again.begin())
+            assert torch.equal(any_family.logits(end[:, -1]), whole)
+
+
+def _prefill(family, prompt, plan=None):
+    run = Run(family, plan or Plan(), prompt, 1)
+    with run.attached():
+        return run.prefill()
+
+
+def test_prefill_logits_equal_the_models_own_forward(any_family):
+    own = any_family.model(**arguments(any_family, mixed_questions()[:1])).logits[:, -1]
+    assert torch.allclose(_prefill(any_family, prompt_of(any_family, mixed_questions()[:1])), own, rtol=0, atol=1e-12)
+
+
+def test_maps_equal_eager_attention(any_family):
+    """Invariant 3: the recomputed row against `output_attentions=True`, in a left-padded batch."""
+    questions = mixed_questions()
+    prompt = prompt_of(any_family, questions)
+    blocks = range(any_family.trunk.num_blocks)
+    run = Run(any_family, Plan(reads=tuple(Read(b) for b in blocks)), prompt, 1)
+    with run.attached():
+        run.prefill()
+    reference = attention_of_last_token(any_family, questions)
+    for block in blocks:
+        assert (run.reads[Read(block)] - reference[block]).abs().max() < 1e-9
+        assert torch.allclose(run.reads[Read(block)].sum(-1), torch.ones(len(questions), dtype=torch.float64))
+
+
+@pytest.mark.parametrize("site", ["residual", "post_norm", "kv", "value", "scores"])
+def test_an_edit_touches_its_site_and_nothing_else(any_family, site):
+    """Invariant 4, on what block 3 really computes with."""
+    prompt = prompt_of(any_family, mixed_questions()[:3])
+    touched = prompt.is_image & (prompt.is_image.long().cumsum(-1) % 3 == 0)  # every third image token
+    neutral, strength = (0.0, -1.0) if site == "scores" else (1.0, 0.25)
+    values = torch.full(touched.shape, neutral, dtype=torch.float64).masked_fill(touched, strength)
+    edit = Edit(3, site, lambda reads, prompt: Decision(values, ({},) * 3))
+    seen, baseline = {}, {}
+    for store, plan in ((baseline, Plan()), (seen, Plan(edits=(edit,)))):
+        attention = any_family.blocks[3].self_attn
+        handles = [
+            any_family.blocks[3].register_forward_pre_hook(lambda m, a, s=store: s.update(residual=a[0].clone())),
+            attention.register_forward_pre_hook(
+                lambda m, a, k, s=store: s.update(post_norm=k["hidden_states"].clone()), with_kwargs=True
+            ),
+        ]
+        run = Run(any_family, plan, prompt, 1)
+        with run.attached():
+            run.prefill()
+        length = touched.shape[1]
+        layer = run.cache._layers[3]
+        store |= {
+            "keys": layer.keys[:, :, :length].transpose(1, 2),
+            "values": layer.values[:, :, :length].transpose(1, 2),
+        }
+        for handle in handles:
+            handle.remove()
+    scaled = {"kv": ("keys", "values"), "value": ("values",), "scores": ()}.get(site, (site,))
+    before = {"residual": (), "post_norm": ("residual",), "value": ("residual", "post_norm", "keys")}
+    for name in ("residual", "post_norm", "keys", "values"):
+        assert torch.equal(seen[name][~touched], baseline[name][~touched]), name
+        if name in scaled:
+            assert torch.allclose(seen[name][touched], 0.25 * baseline[name][touched]), name
+        elif name in before.get(site, ("residual", "post_norm")):
+            assert torch.equal(seen[name][touched], baseline[name][touched]), name
+
+
+def test_nothing_is_left_after_an_exception_in_decoding(family):
+    """Invariant 5."""
+    run = Run(
+        family,
+        Plan(edits=(_identity(3, "post_norm"), _identity(4, "scores"))),
+        prompt_of(family, mixed_questions()[:1]),
+        4,
+    )
+    hooks = _count_hooks(family)  # transformers leaves some of its own behind
+    handle = family.blocks[5].register_forward_pre_hook(_fail_when_decoding)
+    with pytest.raises(ZeroDivisionError), run.attached():
+        logits = run.prefill()
+        run.step(logits.argmax(-1))
+    handle.remove()
+    assert family.text_config._attn_implementation == "sdpa"
+    assert _count_hooks(family) == hooks
+
+
+def _count_hooks(family):
+    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in family.model.modules())
+
+
+def _fail_when_decoding(module, arguments):
+    if arguments[0].shape[1] == 1:
+        raise ZeroDivisionError
+
+
+def _identity(block, site):
+    neutral = 0.0 if site == "scores" else 1.0
+    return Edit(block, site, lambda r, p: Decision(torch.full(p.kinds.shape, neutral, dtype=p.states.dtype), ({},)))
+
+
+def test_a_second_method_is_refused(family):
+    run = Run(family, Plan(), prompt_of(family, mixed_questions()[:1]), 1)
+    with run.attached(), pytest.raises(OptionError, match="two methods at once"), run.attached():
+        pass
+    assert family.text_config._attn_implementation == "sdpa"
+
+
+def test_several_pictures_in_one_prompt(family):
+    questions = [
+        ask(0, "Which one is older?", photo("astronaut", 80, 60), photo("coffee", 60, 90)),
+        ask(1, "What is this?", photo("cat", 70, 70)),
+        ask(2, "What is two plus two?"),
+    ]
+    together = [a.text for a in answers(family, questions, 3, max_new_tokens=8)]
+    theirs = [family.processor.tokenizer.decode(generate(family, [q], max_new_tokens=8)[0]).strip() for q in questions]
+    assert together == theirs
+    tokens = [a.image_tokens for a in answers(family, questions, 3)]
+    assert tokens[0] > tokens[1] > tokens[2] == 0
+
+
+def test_float32_answers_match_at_any_batch_size():
+    family = make_family("llava_next", dtype=torch.float32)
+    questions = mixed_questions()
+    one, eight = (answers(family, questions, size, max_new_tokens=8) for size in (1, 8))
+    assert [a.text for a in one] == [a.text for a in eight]

@@ -1,0 +1,239 @@
+"""Prompts, pictures and token kinds of both families, and what they refuse."""
+
+import copy
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pytest
+import skimage.data
+import torch
+from PIL import Image
+from toys import ask, make_family, mixed_questions, photo
+from transformers import LlavaConfig, MistralConfig
+
+from lmms_ca_plugin.errors import CheckpointError, InputError, OptionError
+from lmms_ca_plugin.families import family_names, load_family
+from lmms_ca_plugin.families._contract import Kind, Message, Question
+from lmms_ca_plugin.families.llava import Llava
+from lmms_ca_plugin.tiny import TinySettings, build_model, build_processor
+
+# OpenAI CLIP's, which LLaVA's processors carry.
+MEAN, STD = np.array([0.48145466, 0.4578275, 0.40821073]), np.array([0.26862954, 0.26130258, 0.27577711])
+VICUNA = (
+    "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, detailed, "
+    "and polite answers to the user's questions."
+)
+
+
+@cache
+def real_geometry(model_type, aspect=None):
+    """336 pixels, patches of 14: 576 tokens a view, as the real checkpoints."""
+    sizes = {"image_size": 336, "patch_size": 14, "dtype": torch.float32, "num_blocks": 2}
+    return make_family(model_type, "vicuna_v1", aspect, **sizes)
+
+
+def whole_photo(name):
+    return Image.fromarray(getattr(skimage.data, name)()).convert("RGB")
+
+
+def normalised(picture):
+    """(3, height, width): what CLIP's tower takes of a picture of its size."""
+    return ((np.asarray(picture).astype(np.float64) / 255 - MEAN) / STD).transpose(2, 0, 1)
+
+
+def same_pixels(mine, reference):
+    """Equal to what Pillow resizes to, up to the two grey levels that transformers' torchvision resize may differ."""
+    levels = np.abs(mine - reference) * STD[:, None, None] * 255
+    assert levels.max() < 2.01 and levels.mean() < 0.02
+
+
+# ---- the original LLaVA's preprocessing -----------------------------------------------------------------------------
+@pytest.mark.parametrize("name", ["coffee", "rocket", "chelsea", "astronaut"])
+def test_a_photograph_is_padded_and_resized_as_llava_was_trained(name):
+    picture = whole_photo(name)
+    width, height = picture.size
+    side = max(width, height)
+    square = np.empty((side, side, 3), np.uint8)
+    square[:] = [122, 116, 104]  # 255 times the mean, rounded down
+    top, left = (side - height) // 2, (side - width) // 2
+    square[top : top + height, left : left + width] = np.asarray(picture)
+    reference = normalised(Image.fromarray(square).resize((336, 336), Image.Resampling.BICUBIC))
+    mine = real_geometry("llava").encode([ask(0, "What?", picture)]).pictures["pixel_values"][0].numpy()
+    same_pixels(mine, reference)
+
+
+def test_the_processors_own_way_crops_the_centre():
+    picture = whole_photo("coffee")  # 600 x 400
+    resized = picture.resize((504, 336), Image.Resampling.BICUBIC)
+    reference = normalised(resized.crop((84, 0, 420, 336)))
+    family = real_geometry("llava", "processor")
+    same_pixels(family.encode([ask(0, "What?", picture)]).pictures["pixel_values"][0].numpy(), reference)
+
+
+def test_llava_next_squashes_its_base_view():
+    picture = whole_photo("coffee")
+    reference = normalised(picture.resize((336, 336), Image.Resampling.BICUBIC))
+    tiles = real_geometry("llava_next").encode([ask(0, "What?", picture)]).pictures["pixel_values"][0].numpy()
+    same_pixels(tiles[0], reference)
+
+
+def test_the_prompt_is_vicunas_to_the_letter():
+    family = make_family("llava")
+    conversation = (Message("user", "What is it?\nAnswer shortly.", (photo("cat", 9, 9),)),)
+    assert family.render(conversation) == f"{VICUNA} USER: <image>\nWhat is it?\nAnswer shortly. ASSISTANT:"
+    two = (Message("user", "Both?", (photo("cat", 9, 9),) * 2), Message("assistant", "Yes"), Message("user", "Sure?"))
+    assert family.render(two) == f"{VICUNA} USER: <image>\n<image>\nBoth? ASSISTANT: Yes</s> USER: Sure? ASSISTANT:"
+    assert family.render((Message("system", "Be brief."), *conversation)).startswith("Be brief. USER: <image>\nWhat")
+
+
+def test_the_processors_conversation_is_its_template():
+    conversation = (Message("user", "What is it?", (photo("cat", 9, 9),)),)
+    own = make_family("llava", "processor").render(conversation)
+    assert own.strip() == "USER: <image>\nWhat is it? ASSISTANT:"
+
+
+def test_defaults_follow_the_checkpoint():
+    sizes = {"num_blocks": 2, "hidden_size": 32, "image_size": 56}
+    families = {}
+    for model_type in ("llava", "llava_next"):
+        settings = TinySettings(model_type, **sizes)
+        families[model_type] = load_family(model_type)(build_model(settings), build_processor(settings))
+    assert (families["llava"].conversation, families["llava"].image_aspect_ratio) == ("vicuna_v1", "pad")
+    assert (families["llava_next"].conversation, families["llava_next"].image_aspect_ratio) == (
+        "vicuna_v1",
+        "processor",
+    )
+    other = copy.deepcopy(families["llava_next"].processor)
+    other.chat_template = "{% for m in messages %}[INST] {{ m['content'][-1]['text'] }} [/INST]{% endfor %}"
+    mistral = load_family("llava_next")(families["llava_next"].model, other)
+    assert mistral.conversation == "processor"
+    assert mistral.render((Message("user", "Hm?"),)) == "[INST] Hm? [/INST]"
+
+
+# ---- tokens ---------------------------------------------------------------------------------------------------------
+def test_image_tokens_are_marked_row_by_row(family):
+    inputs = family.encode(mixed_questions())
+    prompt = family.embed(inputs)
+    placeholder = inputs.input_ids == family.trunk.image_token_id
+    assert torch.equal(prompt.is_image, placeholder) and prompt.is_image.any(-1).all()
+    assert not (prompt.is_image & ~prompt.padding).any()
+    assert not inputs.padding.all() and inputs.padding[:, -1].all(), "the batch is not left-padded, so it proves little"
+    for row in range(len(placeholder)):
+        assert prompt.positions[row][prompt.padding[row]].tolist() == list(range(int(prompt.padding[row].sum())))
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "rows", "columns"),
+    # The best of (rows x columns) 1x2, 2x1, 2x2, 3x1, 1x3 tiles of 24 x 24; what is only padding is cut off.
+    [(600, 400, 32, 48), (672, 336, 24, 48), (336, 1008, 72, 24), (500, 500, 48, 48), (300, 200, 24, 36)],
+)
+def test_llava_next_kinds_follow_its_packing(width, height, rows, columns):
+    family = real_geometry("llava_next")
+    prompt = family.embed(family.encode([ask(0, "What?", photo("coffee", width, height))]))
+    kinds = prompt.kinds[0][prompt.is_image[0]].tolist()
+    assert kinds[:576] == [Kind.BASE] * 576
+    assert kinds[576:] == ([Kind.TILE] * columns + [Kind.NEWLINE]) * rows
+
+
+def test_llava_has_base_tokens_only():
+    prompt = make_family("llava").embed(make_family("llava").encode(mixed_questions()[:2]))
+    assert set(prompt.kinds[prompt.is_image].tolist()) == {Kind.BASE}
+
+
+@pytest.mark.parametrize("size", [(1, 1), (4000, 1), (1, 4000), (3, 500)])
+def test_strange_sizes_have_features_for_every_token(family, size):
+    prompt = family.embed(family.encode([ask(0, "What?", Image.new("RGB", size, "red"))]))
+    assert prompt.is_image.any() and prompt.states.isfinite().all()
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "CMYK", "P", "1", "I;16"])
+def test_every_picture_mode_is_taken(mode):
+    picture = photo("cat", 40, 30)
+    made = (
+        Image.new(mode, (40, 30))
+        if mode == "I;16"
+        else picture.convert("L").convert(mode)
+        if mode == "LA"
+        else picture.convert(mode)
+    )
+    assert make_family("llava").encode([ask(0, "What?", made)]).pictures["pixel_values"].shape[1] == 3
+
+
+# ---- refusals -------------------------------------------------------------------------------------------------------
+def test_an_unsupported_type_is_named():
+    with pytest.raises(
+        CheckpointError, match="'llava_nex' are not supported. Did you mean 'llava_next'.*llava, llava_next"
+    ):
+        load_family("llava_nex")
+    assert set(family_names()) >= {"llava", "llava_next"}
+
+
+def test_trunks_that_the_engine_would_compute_wrongly_are_refused():
+    with pytest.raises(CheckpointError, match=r"'gemma2' inside 'llava'.*Allowed: llama, mistral, qwen2"):
+        Llava.describe(LlavaConfig(text_config={"model_type": "gemma2"}))
+    with pytest.raises(CheckpointError, match="sliding window of 4096 positions"):
+        Llava.describe(LlavaConfig(text_config=MistralConfig()))
+    config = LlavaConfig(text_config=MistralConfig(sliding_window=None, num_hidden_layers=3))
+    assert Llava.describe(config).num_blocks == 3
+    Llava.trunks, kept = {"llama": frozenset({"hidden_size"})}, Llava.trunks
+    try:
+        with pytest.raises(CheckpointError, match="attribute num_hidden_layers=7 is not one this engine knows"):
+            Llava.describe(LlavaConfig(text_config={"model_type": "llama", "num_hidden_layers": 7}))
+    finally:
+        Llava.trunks = kept
+
+
+def spoiled(change, model_type="llava"):
+    settings = TinySettings(model_type, num_blocks=2, hidden_size=32, image_size=56)
+    processor = build_processor(settings)
+    change(processor)
+    return build_model(settings), processor
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda p: setattr(p, "image_token", None), "image token is '' .id None."),
+        (
+            lambda p: setattr(p, "image_token", "</s>"),
+            "image token is '</s>' .id 2., but the checkpoint marks pictures",
+        ),
+        (lambda p: setattr(p.tokenizer, "pad_token", None), "tokenizer has no pad token"),
+    ],
+)
+def test_processors_that_do_not_fit_are_refused(change, message):
+    with pytest.raises(CheckpointError, match=message):
+        Llava(*spoiled(change))
+
+
+def test_features_that_do_not_match_the_prompt_are_named():
+    family = Llava(*spoiled(lambda p: setattr(p, "patch_size", 28)))
+    questions = [ask(4, "What?"), ask(5, "What?", photo("cat", 60, 60))]
+    with pytest.raises(
+        InputError, match=r"document 5: the prompt has 4 image tokens, but .* 16 features for 1 picture"
+    ):
+        family.embed(family.encode(questions))
+
+
+def test_options_that_are_refused():
+    family = make_family("llava")
+    with pytest.raises(OptionError, match="Unknown conversation 'vicuna'. Did you mean 'vicuna_v1'"):
+        Llava(family.model, family.processor, conversation="vicuna")
+    with pytest.raises(OptionError, match="Unknown image_aspect_ratio 'padd'. Did you mean 'pad'"):
+        Llava(family.model, family.processor, image_aspect_ratio="padd")
+
+
+def test_questions_that_are_refused():
+    family = make_family("llava")
+    cat = photo("cat", 40, 40)
+    with pytest.raises(InputError, match="task toy, split val, document 3: the question is empty"):
+        family.encode([ask(3, "  \n", cat)])
+    with pytest.raises(InputError, match="document 3: the text contains the picture placeholder"):
+        family.encode([ask(3, "An <image>?", cat)])
+    broken = Question("toy", "val", 9, lambda: 1 / 0)
+    with pytest.raises(InputError, match="document 9: cannot be read: ZeroDivisionError"):
+        family.encode([broken])
+    thin = replace(ask(1, "What?", Image.new("RGB", (4000, 1))))
+    with pytest.raises(InputError, match="4000 x 1 pixels is thinner than 1:100.*image_aspect_ratio=pad"):
+        make_family("llava", "vicuna_v1", "processor").encode([thin])
