@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lmms_ca_plugin.errors import InputError, unknown
+from lmms_ca_plugin.results.multiplicity import holm
 from lmms_ca_plugin.results.power import samples_to_decide
 from lmms_ca_plugin.results.references import load_side
 from lmms_ca_plugin.results.runs import TaskRun
-from lmms_ca_plugin.results.statistics import PairedDifference, holm, paired_difference
+from lmms_ca_plugin.results.statistics import PairedDifference, paired_difference
 
 FEWEST = 20
 """Below so many common documents no verdict is given."""

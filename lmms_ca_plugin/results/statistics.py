@@ -4,13 +4,13 @@ Every comparison is paired by document: two models on the same questions differ 
 Questions on one picture are not independent, so standard errors are clustered.
 
 Sources: clustered standard error, Miller 2024, "Adding Error Bars to Evals" (arXiv 2411.00640), equation 4, which the
-harness uses as well; exact McNemar test as in its textbook form (a binomial test on the discordant pairs); Holm 1979.
+harness uses as well; exact McNemar test as in its textbook form (a binomial test on the discordant pairs).
 Scores are fractions from 0 to 1; whoever prints them multiplies by 100.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -275,27 +275,3 @@ def paired_difference(
         improved=int((change > 0).sum()),
         worsened=int((change < 0).sum()),
     )
-
-
-def holm(p_values: Mapping[str, float]) -> dict[str, float]:
-    """Adjusts the p-values of one comparison's tasks by Holm's step-down rule.
-
-    Args:
-        p_values: Task to p-value from 0 to 1.
-
-    Returns:
-        Task to adjusted p-value, in the order given; comparing it with alpha keeps the chance of any false alarm
-        below alpha.
-
-    Raises:
-        InputError: A p-value is not from 0 to 1.
-    """
-    for task, p_value in p_values.items():
-        if not 0 <= p_value <= 1:
-            raise InputError(f"The p-value of {task} is {p_value}; allowed is 0 to 1.")
-    adjusted: dict[str, float] = {}
-    highest = 0.0
-    for rank, task in enumerate(sorted(p_values, key=p_values.__getitem__)):
-        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[task]))
-        adjusted[task] = highest
-    return {task: adjusted[task] for task in p_values}

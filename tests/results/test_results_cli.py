@@ -2,6 +2,7 @@
 
 import json
 import sys
+from importlib.metadata import entry_points
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -19,6 +20,10 @@ pytest_plugins = ["pytester"]
 DATA = Path(__file__).parent / "data"
 BEFORE = [1.0] * 600 + [0.0] * 400
 LOST = flipped(BEFORE, 0.1, 0.06, seed=2)
+
+# the installed package brings the plugin along; naming it twice is an error of pytest's
+INSTALLED = any(entry.value == "lmms_ca_plugin.results.pytest_plugin" for entry in entry_points(group="pytest11"))
+PLUGIN = () if INSTALLED else ("-p", "lmms_ca_plugin.results.pytest_plugin")
 
 app = typer.Typer()
 app.command()(leaderboard)
@@ -124,9 +129,8 @@ def test_audit():
     [("base", {"passed": 1}, ""), ("cand", {"failed": 1}, "ca_textvqa: regressed")],
 )
 def test_pytest_runs_the_comparison(pytester, runs, candidate, outcome, text):
-    plugin = "lmms_ca_plugin.results.pytest_plugin"
     done = pytester.runpytest_inprocess(
-        "-p", plugin, "--ca-baseline", str(runs / "base"), "--ca-candidate", str(runs / candidate), "-v"
+        *PLUGIN, "--ca-baseline", str(runs / "base"), "--ca-candidate", str(runs / candidate), "-v"
     )
     done.assert_outcomes(**outcome)
     done.stdout.fnmatch_lines(["*regress[[]ca_textvqa]*", f"*{text}*"])
@@ -134,15 +138,13 @@ def test_pytest_runs_the_comparison(pytester, runs, candidate, outcome, text):
 
 def test_pytest_cannot_compare_is_a_usage_error(pytester, runs):
     for extra in (["--ca-candidate", str(runs / "few")], []):
-        done = pytester.runpytest_inprocess(
-            "-p", "lmms_ca_plugin.results.pytest_plugin", "--ca-baseline", str(runs / "base"), *extra
-        )
+        done = pytester.runpytest_inprocess(*PLUGIN, "--ca-baseline", str(runs / "base"), *extra)
         assert done.ret == pytest.ExitCode.USAGE_ERROR
 
 
 def test_pytest_without_the_options_is_untouched(pytester):
     pytester.makepyfile("def test_x(): pass")
-    done = pytester.runpytest_inprocess("-p", "lmms_ca_plugin.results.pytest_plugin")
+    done = pytester.runpytest_inprocess(*PLUGIN)
     done.assert_outcomes(passed=1)
 
 

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from lmms_ca_plugin.errors import InputError
+from lmms_ca_plugin.results.multiplicity import holm
 from lmms_ca_plugin.results.statistics import (
     bootstrap_interval,
     clustered_stderr,
-    holm,
     mcnemar_exact,
     mean_interval,
     paired_difference,

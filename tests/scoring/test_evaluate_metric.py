@@ -1,13 +1,11 @@
 """Every scorer loads as a local `evaluate` metric."""
 
+import evaluate
 import pytest
 
 from lmms_ca_plugin import scoring
 from lmms_ca_plugin.errors import OptionError
-
-evaluate = pytest.importorskip("evaluate")
-
-from lmms_ca_plugin.scoring.evaluate_metric import metric_path  # noqa: E402
+from lmms_ca_plugin.scoring.evaluate_metric import metric_path
 
 
 @pytest.fixture(scope="module")

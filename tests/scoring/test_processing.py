@@ -174,5 +174,7 @@ def test_whole_processing(text, tool, evalai):
 
 
 def test_the_harness_has_the_same_contractions():
-    theirs = pytest.importorskip("lmms_eval.tasks._task_utils.vqa_eval_metric").EvalAIAnswerProcessor.CONTRACTIONS
+    from lmms_eval.tasks._task_utils.vqa_eval_metric import EvalAIAnswerProcessor
+
+    theirs = EvalAIAnswerProcessor.CONTRACTIONS
     assert {word: full for word, full in theirs.items() if word == word.lower()} == CONTRACTIONS

@@ -3,11 +3,8 @@
 import importlib.util
 from pathlib import Path
 
-import pytest
-
-pytest.importorskip("lmms_eval")
-
 import local_sets
+import pytest
 from lmms_eval.api.model import lmms
 from lmms_eval.evaluator import simple_evaluate
 from lmms_eval.tasks import TaskManager

@@ -10,8 +10,9 @@ import sys
 
 import numpy as np
 
+from lmms_ca_plugin.results.multiplicity import holm
 from lmms_ca_plugin.results.regression import Rules, judge
-from lmms_ca_plugin.results.statistics import holm, paired_difference
+from lmms_ca_plugin.results.statistics import paired_difference
 
 CORRELATION = 0.2
 
