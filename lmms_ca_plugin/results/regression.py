@@ -203,6 +203,9 @@ def _pair(before: TaskRun, after: TaskRun) -> _Paired:
         for side, run in (("baseline", before), ("candidate", after))
         if not run.version
     ]
+    if not pair.improved and not pair.worsened:
+        bound = 1 - 0.05 ** (1 / pair.n_clusters)
+        notes.append(f"no document changed; at 95 %, at most {bound:.1%} of such pictures would")
     return _Paired(before, after, pair, tuple(int(doc_id) for doc_id in common), tuple(notes))
 
 

@@ -164,6 +164,12 @@ def test_one_picture_has_no_standard_error(tmp_path):
         compare(tmp_path / "base", tmp_path / "cand")
 
 
+def test_no_change_says_how_little_that_proves(tmp_path):
+    (task,) = compare(*sides(tmp_path, BEFORE[:100], BEFORE[:100])).tasks
+    assert task.verdict == "same"
+    assert task.notes == ("no document changed; at 95 %, at most 3.0% of such pictures would",)
+
+
 @pytest.mark.parametrize(("tolerance", "alpha"), [(-0.1, 0.05), (1.5, 0.05), (0.01, 0), (0.01, 1), (math.nan, 0.05)])
 def test_rules_out_of_range(tolerance, alpha):
     with pytest.raises(InputError, match=r"tolerance is|alpha is"):
