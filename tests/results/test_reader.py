@@ -37,6 +37,19 @@ def test_a_record_of_our_entry_is_read_whole():
     assert origin.command.startswith("lmms-eval --model toy --model_args pretrained=lab/toy,")
 
 
+def test_runs_of_our_own_entries():
+    vanilla, ours = (run.provenance for run in read_runs([DATA / "entry"])[0])
+    assert (vanilla.method, vanilla.method_args) == ("vanilla", "")
+    assert ours.method == "contrastive"
+    assert ours.method_args == (
+        "contrast=abs,distance=hellinger,image_tokens=all,mask_by=contrastive,preset=paper,renormalise=true,rho=0.2,"
+        "scope=fusion,select=exact,site=residual"
+    )
+    assert (ours.dtype, ours.device, ours.batch_size, ours.plugin) == ("float32", "cpu", "8", "0.1.0")
+    assert ours.seconds > 0
+    assert ours.samples_per_second == pytest.approx(6 / ours.seconds)
+
+
 def test_the_harnesss_own_tasks():
     runs, _ = read_runs([DATA / "own"])
     assert {run.task: run.main for run in runs} == {
