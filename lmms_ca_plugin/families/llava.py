@@ -243,9 +243,14 @@ class Llava(LlavaPictures):
             "position_ids": positions,
         }
 
-    def logits(self, states: Tensor) -> Tensor:
-        """Final norm and head: (b, e) -> (b, v)."""
-        logits: Tensor = self.model.lm_head(self.model.model.language_model.norm(states))
+    def norm(self, states: Tensor) -> Tensor:
+        """The final RMSNorm: (..., e) -> (..., e)."""
+        normed: Tensor = self.model.model.language_model.norm(states)
+        return normed
+
+    def head(self, states: Tensor) -> Tensor:
+        """The head alone: (..., e) -> (..., v)."""
+        logits: Tensor = self.model.lm_head(states)
         return logits
 
 
