@@ -112,14 +112,11 @@ def _reweighted(
     query: Tensor, key: Tensor, value: Tensor, scaling: float, padding: Tensor, call: AttentionCall, rows: int
 ) -> Tensor:
     """Attention of the last `rows` queries under `call.reweighting`: (b, r, h, d)."""
-    b, h, _q, d = query.shape
-    g, k = key.shape[1], key.shape[2]
     assert call.reweighting is not None
     bias = None if call.bias is None else call.bias[:, :, -rows:].to(query.device)
     weights = attention_weights(query[:, :, -rows:], key, scaling, visible(padding, rows), bias)  # (b, h, r, k)
     weights = weights * call.reweighting.log_bias(weights).exp()
-    weights = (weights / weights.sum(-1, keepdim=True)).to(value.dtype).view(b, g, h // g * rows, k)  # (b, g, n*r, k)
-    return (weights @ value).view(b, h, rows, d).transpose(1, 2)  # (b, r, h, d)
+    return _weighted(weights / weights.sum(-1, keepdim=True), value)
 
 
 def _seam(
@@ -157,7 +154,7 @@ def _seam(
     # FlashAttention looks its own kernel up under the config's name, which is the seam's while a run is on.
     config._attn_implementation = kernel
     try:
-        output, weights = forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
+        output, weights = forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)  # (b, q, h, d)
     finally:
         config._attn_implementation = seam_name
     if reweighting is not None and reweighting.queries is not None:
@@ -170,15 +167,16 @@ def _seam(
         output = torch.cat([output[:, :kept], last], 1)  # (b, q, h, d)
     if call is not None and call.explicit_last and call.weights is not None:
         call.weights = call.weights.detach().requires_grad_()
-        output = torch.cat([output[:, :-1], _weighted(call.weights, value)], 1)
+        output = torch.cat([output[:, :-1], _weighted(call.weights[:, :, None], value)], 1)  # (b, q, h, d)
     return output, weights
 
 
 def _weighted(weights: Tensor, value: Tensor) -> Tensor:
-    """Sums the values by one query's weights: (b, h, k) and (b, g, k, d) -> (b, 1, h, d)."""
-    b, h, k = weights.shape
-    grouped = weights.view(b, value.shape[1], -1, k) @ value.to(weights.dtype)  # (b, g, n, d)
-    return grouped.view(b, 1, h, -1).to(value.dtype)
+    """Sums the values by the weights of the last r queries: (b, h, r, k) and (b, g, k, d) -> (b, r, h, d)."""
+    b, h, r, k = weights.shape
+    g = value.shape[1]
+    summed = weights.reshape(b, g, h // g * r, k) @ value.to(weights.dtype)  # (b, g, n*r, d)
+    return summed.view(b, h, r, -1).transpose(1, 2).to(value.dtype)  # (b, r, h, d)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from lmms_ca_plugin.harness.tasks import install as install_tasks
 from lmms_ca_plugin.methods import method_entries
 
 if TYPE_CHECKING:
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 def manifests() -> list[ModelManifest]:
     """Lists the entries: `llava_<name>`, each with the alias `mllm_<name>`, in a chat and a simple form."""
     from lmms_eval.models.registry_v2 import ModelManifest  # the harness is importing itself while it calls this
+
+    install_tasks()
 
     entries = "lmms_ca_plugin.harness.entries"
     return [

@@ -86,7 +86,7 @@ def test_the_result_file_records_every_setting(make, evaluate):
     results = evaluate(make("Chat_contrastive", batch_size=4, **LAYERS, site="kv", seed=3), ("gqa",))
     (record,) = results["config"]["batch_sizes"]
     json.dumps(record)
-    assert record["entry"] == "contrastive" and record["parameters"]["site"] == "kv"
+    assert record["method"] == "contrastive" and record["parameters"]["site"] == "kv"
     assert record["parameters"]["rho"] == 0.2, "defaults are recorded too"
     assert (record["seed"], record["batch_size"], record["dtype"], record["device"]) == (3, 4, "float32", "cpu")
     assert (record["conversation"], record["image_aspect_ratio"]) == ("vicuna_v1", "pad")
