@@ -85,6 +85,3 @@ class Views:
             The batch, with placeholders expanded to these lengths; its features are for the caller to fill in.
         """
         raise self._lacking("how to write a prompt for features")
-
-
-__all__ = ["Features", "Views"]

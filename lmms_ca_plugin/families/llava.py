@@ -211,7 +211,7 @@ class Llava(LlavaPictures):
         states = self.embed_tokens(input_ids)  # (b, s, e)
         placeholders = input_ids == self.trunk.image_token_id  # (b, s)
         kinds = torch.zeros_like(input_ids, dtype=torch.int8)  # (b, s)
-        if features:
+        if any(inputs.num_pictures):
             self._check_counts(inputs, placeholders, [len(f.states) for f in features])
             states = states.masked_scatter(placeholders[..., None], torch.cat([f.states for f in features]).to(states))
             kinds = kinds.masked_scatter(placeholders, torch.cat([f.kinds for f in features]).to(kinds))

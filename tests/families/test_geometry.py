@@ -11,7 +11,7 @@ import toys
 from PIL import Image
 from transformers import CLIPImageProcessor, LlavaImageProcessor
 
-from lmms_ca_plugin.errors import CheckpointError, OptionError
+from lmms_ca_plugin.errors import CheckpointError, InputError, OptionError
 from lmms_ca_plugin.families import load_family
 from lmms_ca_plugin.families._cells import Seen, cells_of, centre, whole
 from lmms_ca_plugin.families._contract import Family, Question
@@ -212,3 +212,9 @@ def test_nothing_to_look_at_is_no_features():
     tested = family("llava_next", "processor")
     inputs = tested.encode([toys.ask(0, "Hello?")])
     assert tested.look(inputs) == tested.look_at_base(inputs) == []
+
+
+def test_a_written_prompt_without_its_features_is_refused():
+    tested = family("llava", "pad")
+    with pytest.raises(InputError, match="the prompt has 5 image tokens, but the vision tower gives 0 features"):
+        tested.embed(tested.write([ask(Image.new("RGB", (8, 8)))], [(5,)]))

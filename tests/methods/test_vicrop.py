@@ -16,6 +16,7 @@ from torchvision.transforms import functional as pixels
 from lmms_ca_plugin.engine.engine import Engine, Request, RunOptions
 from lmms_ca_plugin.engine.generation import Generation
 from lmms_ca_plugin.engine.passes import MapPasses
+from lmms_ca_plugin.engine.trace import Trace
 from lmms_ca_plugin.errors import GenerationError, InputError, OptionError
 from lmms_ca_plugin.families._cells import cells_of, whole
 from lmms_ca_plugin.families._contract import Message, Question, Trunk
@@ -52,7 +53,7 @@ def prepare(family, questions, **options):
 
 
 def answers(family, questions, options, batch_size=8, trace=None, **settings):
-    engine = Engine(family, ViCrop.from_options(options), RunOptions(batch_size=batch_size, trace=trace), "vicrop")
+    engine = Engine(family, ViCrop.from_options(options), RunOptions(batch_size=batch_size), "vicrop", trace)
     return engine.answer([Request(q, Generation(**{"max_new_tokens": 6, **settings})) for q in questions])
 
 
@@ -353,7 +354,7 @@ def test_a_folder_for_crops_that_cannot_be_written(tmp_path):
 def test_the_trace_records_the_box(tmp_path):
     trace = tmp_path / "trace.jsonl"
     family = toys.make_family("llava")
-    found = answers(family, QUESTIONS[:2], {**MAPS["rel_att"], "align": "whole"}, trace=str(trace))
+    found = answers(family, QUESTIONS[:2], {**MAPS["rel_att"], "align": "whole"}, trace=Trace(str(trace)))
     records = {r["doc_id"]: r for r in map(json.loads, trace.read_text().splitlines())}
     for doc_id, answer in enumerate(found):
         assert {k: records[doc_id][k] for k in answer.log} == answer.log
