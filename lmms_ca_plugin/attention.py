@@ -7,7 +7,8 @@ Deviates from `output_attentions=True`, which needs eager attention and `q * k` 
 kernel stays what it was, and only the wanted rows are computed again from the query and key that the block already
 has, after the rotary embedding, in at least float32.
 
-Axis letters: b samples, h query heads, g key-value heads, n = h / g, q query positions, k key positions, d head size.
+Axis letters: b samples, h query heads, g key-value heads, n = h / g, q query positions, r the last of them, k key
+positions, d head size.
 """
 
 from __future__ import annotations
@@ -30,6 +31,19 @@ PREFIX = "lmms_ca_"
 KERNELS = ("sdpa", "flash_attention_2", "flash_attention_3")
 
 
+@dataclass(frozen=True)
+class Reweighting:
+    """A log bias on the weights of the last queries, by a function of these weights themselves.
+
+    Attributes:
+        log_bias: (b, h, r, k) post-softmax weights, at least float32 -> (b, h, r, k) what is added to their scores.
+        queries: (b, r) bool, the queries it acts on; None is every query of the pass.
+    """
+
+    log_bias: Callable[[Tensor], Tensor]
+    queries: Tensor | None = None
+
+
 @dataclass
 class AttentionCall:
     """What one block's attention shall read and add in one pass; `weights` is filled by the call.
@@ -38,12 +52,18 @@ class AttentionCall:
         padding: (b, k) bool, True at keys that are real tokens.
         read_last: Whether to compute the last query's weights.
         bias: Broadcastable to (b, h, q, k), added to the scaled scores; None leaves the kernel alone.
-        weights: (b, h, k), at least float32: post-softmax weights of the last query, set when `read_last`.
+        reweighting: What the last queries' weights are changed by, after `bias`; the kernel stays for all others.
+        explicit_last: Whether to compute the last query's output from `weights`, and to make them a leaf that requires
+            a gradient, so that one can be asked how an answer depends on them.
+        weights: (b, h, k), at least float32: post-softmax weights of the last query, set when `read_last` or
+            `explicit_last`.
     """
 
     padding: Tensor
     read_last: bool = False
     bias: Tensor | None = None
+    reweighting: Reweighting | None = None
+    explicit_last: bool = False
     weights: Tensor | None = field(default=None, init=False)
 
 
@@ -76,16 +96,27 @@ def attention_weights(
         bias: Broadcastable to (b, h, q, k), added to the scaled scores.
 
     Returns:
-        (b, h, q, k); every row sums to 1.
+        (b, h, q, k); every row sums to 1. A query that may see no key, i.e. padding, gets equal weights: a number.
     """
     b, h, q, d = query.shape
     g, k = key.shape[1], key.shape[2]
     dtype = torch.promote_types(query.dtype, torch.float32)
-    grouped = query.to(dtype).view(b, g, h // g * q, d)  # (b, g, n*q, d): one key head serves n query heads
+    grouped = query.to(dtype).reshape(b, g, h // g * q, d)  # (b, g, n*q, d): one key head serves n query heads
     scores = (grouped @ key.to(dtype).transpose(2, 3)).view(b, h, q, k) * scaling
     if bias is not None:
         scores = scores + bias.to(dtype)
-    return scores.masked_fill(~allowed, float("-inf")).softmax(-1)
+    return scores.masked_fill(~allowed, torch.finfo(dtype).min).softmax(-1)
+
+
+def _reweighted(
+    query: Tensor, key: Tensor, value: Tensor, scaling: float, padding: Tensor, call: AttentionCall, rows: int
+) -> Tensor:
+    """Attention of the last `rows` queries under `call.reweighting`: (b, r, h, d)."""
+    assert call.reweighting is not None
+    bias = None if call.bias is None else call.bias[:, :, -rows:].to(query.device)
+    weights = attention_weights(query[:, :, -rows:], key, scaling, visible(padding, rows), bias)  # (b, h, r, k)
+    weights = weights * call.reweighting.log_bias(weights).exp()
+    return _weighted(weights / weights.sum(-1, keepdim=True), value)
 
 
 def _seam(
@@ -102,7 +133,7 @@ def _seam(
 ) -> tuple[Tensor, Tensor | None]:
     # With a model spread over devices, what the engine made on the first one is needed where this block is.
     padding = None if call is None else call.padding.to(query.device)
-    if call is not None and padding is not None and call.read_last:
+    if call is not None and padding is not None and (call.read_last or call.explicit_last):
         allowed = padding[:, None, None, :]  # the last query sees every real key
         call.weights = attention_weights(query[:, :, -1:], key, scaling, allowed)[:, :, 0]  # (b, h, k)
     if call is not None and padding is not None and call.bias is not None:
@@ -113,15 +144,39 @@ def _seam(
         lowest = torch.finfo(query.dtype).min
         allowed = visible(padding, query.shape[2])  # (b, 1, q, k)
         attention_mask = torch.where(allowed, call.bias.clamp(min=lowest).to(query), lowest)  # (b, 1|h, q, k)
+    reweighting = None if call is None else call.reweighting
+    if reweighting is not None and reweighting.queries is None:
+        assert call is not None and padding is not None
+        return _reweighted(query, key, value, scaling, padding, call, query.shape[2]), None
     forward: Callable[..., tuple[Tensor, Tensor | None]] = ALL_ATTENTION_FUNCTIONS[kernel]
     config: Any = module.config
     seam_name = config._attn_implementation
     # FlashAttention looks its own kernel up under the config's name, which is the seam's while a run is on.
     config._attn_implementation = kernel
     try:
-        return forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
+        output, weights = forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)  # (b, q, h, d)
     finally:
         config._attn_implementation = seam_name
+    if reweighting is not None and reweighting.queries is not None:
+        assert call is not None and padding is not None
+        queries = reweighting.queries.to(query.device)  # (b, r)
+        rows = queries.shape[1]
+        edited = _reweighted(query, key, value, scaling, padding, call, rows)  # (b, r, h, d)
+        kept = output.shape[1] - rows
+        last = torch.where(queries[:, :, None, None], edited, output[:, kept:])  # (b, r, h, d)
+        output = torch.cat([output[:, :kept], last], 1)  # (b, q, h, d)
+    if call is not None and call.explicit_last and call.weights is not None:
+        call.weights = call.weights.detach().requires_grad_()
+        output = torch.cat([output[:, :-1], _weighted(call.weights[:, :, None], value)], 1)  # (b, q, h, d)
+    return output, weights
+
+
+def _weighted(weights: Tensor, value: Tensor) -> Tensor:
+    """Sums the values by the weights of the last r queries: (b, h, r, k) and (b, g, k, d) -> (b, r, h, d)."""
+    b, h, r, k = weights.shape
+    g = value.shape[1]
+    summed = weights.reshape(b, g, h // g * r, k) @ value.to(weights.dtype)  # (b, g, n*r, d)
+    return summed.view(b, h, r, -1).transpose(1, 2).to(value.dtype)  # (b, r, h, d)
 
 
 @contextmanager

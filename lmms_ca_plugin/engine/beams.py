@@ -36,6 +36,8 @@ class _Steps(nn.Module, GenerationMixin):  # type: ignore[misc]
 
     def forward(self, input_ids: Tensor, return_dict: bool = True) -> CausalLMOutputWithPast:  # noqa: ARG002
         if self._begun:
+            # The search has reordered its beams since the last pass.
+            self.run.generated = input_ids[:, self.run.prompt.input_ids.shape[1] : -1]  # (b * beams, n)
             logits = self.run.step(input_ids[:, -1])  # (b * beams, v)
         else:
             # The prompt passes once; its cache is repeated, not its computation.

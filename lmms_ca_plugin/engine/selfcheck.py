@@ -1,11 +1,17 @@
-"""Proof at load, on the real model, that edits do what they say: an identity edit changes nothing, a real one bites.
+"""Proof at load, on the real model, that a plan does what it says: an identity changes nothing, a real change bites.
 
 Source of the idea: Butanium/nnterp `rename_utils.py` (`check_source`): a model whose hooks have no effect is refused.
+Rule: all identities together must leave the logits as they are; then each edit alone, at full strength, must change
+what its block puts out. A change of the scores is proven in the prompt's pass and in a decoding step.
+The same small prompt serves a plan that has to know the loaded weights (`Plan.probe`).
+
+Axis letters: b samples, s prompt positions, r edited queries, v vocabulary.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -15,18 +21,14 @@ from torch import Tensor
 from lmms_ca_plugin.engine.run import Run
 from lmms_ca_plugin.errors import CheckpointError
 from lmms_ca_plugin.families._contract import Family, Message, Prompt, Question
-from lmms_ca_plugin.methods._contract import Decision, Edit, Plan, Reads
+from lmms_ca_plugin.methods._contract import Decision, Edit, Plan, Read, Reads, Scores
 
 
-def self_check(family: Family, plan: Plan) -> None:
-    """Runs one small prompt as it is, under each edit's identity, and under each edit at full strength.
-
-    Args:
-        family: The loaded checkpoint.
-        plan: What will be run; without edits, a residual edit of the middle block is tried.
+def small_prompt(family: Family) -> Prompt:
+    """Makes the prompt that a checkpoint is tried on: one picture, one question.
 
     Raises:
-        CheckpointError: No image token is found, logits are not numbers, an identity changes them, or an edit does not.
+        CheckpointError: No image token is found in it.
     """
     picture = Image.linear_gradient("L").resize((96, 64)).convert("RGB")
     question = Question("self-check", "none", 0, lambda: (Message("user", "What is this?", (picture,)),))
@@ -36,25 +38,58 @@ def self_check(family: Family, plan: Plan) -> None:
         raise CheckpointError(
             "Self-check: a prompt with a picture has no image token. Processor and checkpoint do not fit."
         )
-    before = _logits(family, Plan(), prompt)
+    return prompt
+
+
+def complete(family: Family, plan: Plan) -> Plan:
+    """Makes a plan that needs to know the loaded weights complete.
+
+    Args:
+        family: The loaded checkpoint.
+        plan: As declared from the trunk's facts.
+
+    Returns:
+        The plan that is run; `plan` itself if it has no probe.
+
+    Raises:
+        CheckpointError: The checkpoint lacks what the method needs.
+    """
+    if plan.probe is None:
+        return plan
+    run = Run(family, Plan(reads=plan.probe.reads), small_prompt(family), new_tokens=1)
+    with run.attached():
+        run.prefill()
+    return plan.probe.complete(run.reads)
+
+
+def self_check(family: Family, plan: Plan) -> None:
+    """Tries a plan's mechanisms on one small prompt.
+
+    Args:
+        family: The loaded checkpoint.
+        plan: What will be run; without edits, a residual edit of the middle block is tried.
+
+    Raises:
+        CheckpointError: No image token is found, logits are not numbers, an identity changes them, or an edit does not.
+    """
+    prompt = small_prompt(family)
+    before = _scores(family, Plan(), prompt)
     if not before.isfinite().all():
         raise CheckpointError(
             f"Self-check: the logits are not finite in {before.dtype}. Try dtype=bfloat16 or float32."
         )
-    for edit in plan.edits or (Edit(family.trunk.num_blocks // 2, "residual", _OnImage(1.0, 1.0)),):
-        where = f"an edit at block {edit.block}, site {edit.site},"
-        same = _logits(family, _only(edit, edit.neutral), prompt)
-        if not (_close(before, same) if edit.site == "scores" else torch.equal(before, same)):
-            raise CheckpointError(
-                f"Self-check: {where} that should change nothing changes the logits. Report it as a bug."
-            )
-        strong = _logits(family, _only(edit, -math.inf if edit.site == "scores" else 0.0), prompt)
-        if torch.equal(before, strong):
-            raise CheckpointError(
-                f"Self-check: {where} at full strength changes no logit. It does not reach the model."
-            )
+    edits = plan.edits or (Edit(family.trunk.num_blocks // 2, "residual", _OnImage(1.0, 1.0)),)
+    if not _unchanged(family, edits, prompt, before):
+        wrong = [edit for edit in edits if not _unchanged(family, [edit], prompt, before)] or edits
+        raise CheckpointError(
+            f"Self-check: {_name(wrong[0])} that should change nothing changes the logits. Report it as a bug."
+        )
+    _check_bites(family, edits, prompt)
+    if plan.rescore is not None:
+        _check_rescore(family, plan, prompt, before)
 
 
+# ---- edits -----------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class _OnImage:
     """Decides the same value for every image token."""
@@ -69,17 +104,87 @@ class _OnImage:
         return Decision(values.masked_fill(prompt.is_image, self.value), ({},) * len(prompt.kinds))
 
 
-def _only(edit: Edit, value: float) -> Plan:
-    return Plan(edits=(replace(edit, decide=_OnImage(value, edit.neutral)),))
+def _as_bias(weights: Tensor, values: Tensor) -> Tensor:
+    return values[:, None, None].to(weights).expand_as(weights)  # (b, k) -> (b, h, r, k)
 
 
-def _logits(family: Family, plan: Plan, prompt: Prompt) -> Tensor:
-    run = Run(family, plan, prompt, new_tokens=1)
+def _with(edit: Edit, value: float) -> Edit:
+    reweigh = _as_bias if edit.site == "weights" else None
+    return replace(edit, decide=_OnImage(value, edit.neutral), reweigh=reweigh)
+
+
+def _name(edit: Edit) -> str:
+    return f"an edit at block {edit.block}, site {edit.site},"
+
+
+def _unchanged(family: Family, edits: Sequence[Edit], prompt: Prompt, before: Tensor) -> bool:
+    after = _scores(family, Plan(edits=tuple(_with(edit, edit.neutral) for edit in edits)), prompt)
+    if any(edit.site in ("scores", "weights") for edit in edits):
+        # An explicit mask switches the kernel, so equality holds up to rounding: 1e-5 in float32, 1e-1 in bfloat16.
+        tolerance = 100 * torch.finfo(before.dtype).eps
+        return bool((before - after).abs().max() <= tolerance * before.abs().max())
+    return torch.equal(before, after)
+
+
+def _check_bites(family: Family, edits: Sequence[Edit], prompt: Prompt) -> None:
+    """Passes the prompt once, and every edited block a second time under its edit, from the same states."""
+    plain = Run(family, Plan(), prompt, new_tokens=1)
+    with plain.attached():
+        states, step = prompt.states, plain.begin()
+        for block in range(family.trunk.num_blocks):
+            after = plain.run_blocks(block, block + 1, states, step)
+            for edit in (edit for edit in edits if edit.block == block):
+                strong = -math.inf if edit.site in ("scores", "weights") else 0.0
+                edited = Run(family, Plan(edits=(_with(edit, strong),)), prompt, new_tokens=1)
+                bitten = edited.run_blocks(block, block + 1, states, edited.begin())
+                # An edit of what is added after the block reaches image positions alone.
+                seen = slice(None) if edit.site == "added" else slice(-1, None)
+                if torch.equal(family.logits(after[:, seen]), family.logits(bitten[:, seen])):
+                    raise CheckpointError(
+                        f"Self-check: {_name(edit)} at full strength changes no logit. It does not reach the model."
+                    )
+            states = after
+
+
+# ---- scores ----------------------------------------------------------------------------------------------------------
+def _same(logits: Tensor, reads: Reads, generated: Tensor, family: Family) -> Scores:  # noqa: ARG001
+    return Scores(logits, ({},) * len(logits))
+
+
+@dataclass(frozen=True)
+class _MinusReads:
+    """Subtracts the logits of all states that were read: without a read, or with a stale one, it is another result."""
+
+    reads: tuple[Read, ...]
+
+    def __call__(self, logits: Tensor, reads: Reads, generated: Tensor, family: Family) -> Scores:  # noqa: ARG002
+        early = [family.logits(reads[read]) for read in self.reads if read.kind == "hidden" and read.rows == "last"]
+        return Scores(-logits - sum(early, torch.zeros_like(logits)), ({},) * len(logits))
+
+
+def _check_rescore(family: Family, plan: Plan, prompt: Prompt, before: Tensor) -> None:
+    if not torch.equal(before, _scores(family, replace(plan, edits=(), rescore=_same), prompt)):
+        raise CheckpointError(
+            "Self-check: a step on the logits that should change nothing changes them. Report it as a bug."
+        )
+    after = _scores(family, replace(plan, edits=(), rescore=_MinusReads(plan.reads)), prompt)
+    unchanged = (before == after).all(-1)  # (2,)
+    if unchanged.any():
+        which = ("the first new token", "the second new token")[int(unchanged.long().argmax())]
+        raise CheckpointError(
+            f"Self-check: a step on the logits at full strength changes none of {which}. It does not reach the model."
+        )
+    values = _scores(family, plan, prompt)
+    if values.isnan().any() or not values.isfinite().any(-1).all():
+        raise CheckpointError(
+            f"Self-check: the method's scores are not numbers in {before.dtype}. Try dtype=bfloat16 or float32."
+        )
+
+
+def _scores(family: Family, plan: Plan, prompt: Prompt) -> Tensor:
+    """Scores of the first new token and, with the last prompt token once more in its place, of the second: (2, v)."""
+    run = Run(family, plan, prompt, new_tokens=2)
     with run.attached():
-        return run.prefill()
-
-
-def _close(a: Tensor, b: Tensor) -> bool:
-    # An explicit mask switches the kernel, so equality holds up to rounding: 1e-5 in float32, 1e-1 in bfloat16.
-    tolerance = 100 * torch.finfo(a.dtype).eps
-    return bool((a - b).abs().max() <= tolerance * a.abs().max())
+        first = run.prefill()
+        second = run.step(prompt.input_ids[:, -1])
+        return torch.cat([first, second])

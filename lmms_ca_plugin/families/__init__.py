@@ -1,11 +1,11 @@
-"""Families of checkpoints: the file name is the `model_type`."""
+"""Families of checkpoints: the file name is the `model_type`. Entry points of group `lmms_ca.families` add others."""
 
 from __future__ import annotations
 
-import pkgutil
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from lmms_ca_plugin.discovery import modules
 from lmms_ca_plugin.errors import CheckpointError, nearest
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def family_names() -> tuple[str, ...]:
     """Lists the supported `model_type`s, sorted; imports none of them."""
-    return tuple(sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_")))
+    return tuple(modules(__name__, __path__))
 
 
 def load_family(model_type: str) -> type[Family]:
@@ -24,15 +24,16 @@ def load_family(model_type: str) -> type[Family]:
         model_type: `config.model_type` of the checkpoint.
 
     Returns:
-        The class in `families/<model_type>.py`.
+        The class in `families/<model_type>.py`, or in the module of another package's entry point.
 
     Raises:
         CheckpointError: There is no such file.
     """
-    if model_type not in family_names():
+    known = modules(__name__, __path__)
+    if model_type not in known:
         raise CheckpointError(
-            f"Checkpoints of type '{model_type}' are not supported.{nearest(model_type, family_names())} "
-            f"Supported: {', '.join(family_names())}. A new type is one file in families/."
+            f"Checkpoints of type '{model_type}' are not supported.{nearest(model_type, known)} "
+            f"Supported: {', '.join(known)}. A new type is one file in families/."
         )
-    family: type[Family] = import_module(f"{__name__}.{model_type}").FAMILY
+    family: type[Family] = import_module(known[model_type]).FAMILY
     return family

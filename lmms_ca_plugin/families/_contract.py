@@ -12,7 +12,7 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import Any, ClassVar, Literal
 
@@ -23,6 +23,8 @@ from transformers import PretrainedConfig
 from transformers.masking_utils import create_causal_mask
 
 from lmms_ca_plugin.errors import CheckpointError, InputError
+from lmms_ca_plugin.families._trunk import Trunk as Trunk  # part of the contract, in a file of its own
+from lmms_ca_plugin.families._views import Features, Views
 
 
 class Kind(IntEnum):
@@ -85,24 +87,6 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Trunk:
-    """The facts of a checkpoint's language model that methods plan with; known before any weight is loaded."""
-
-    model_type: str
-    text_type: str
-    num_blocks: int
-    hidden_size: int
-    num_heads: int
-    max_positions: int
-    image_token_id: int
-
-    @property
-    def is_paper_trunk(self) -> bool:
-        """Whether the paper's block numbers mean something here: LLaVA-1.5 or 1.6 on a 32-block LLaMA."""
-        return self.model_type in ("llava", "llava_next") and self.text_type == "llama" and self.num_blocks == 32
-
-
-@dataclass(frozen=True)
 class Inputs:
     """A batch as the processor gives it, on the CPU, left-padded.
 
@@ -112,6 +96,7 @@ class Inputs:
         pictures: What the vision side takes, e.g. `pixel_values`; empty when no sample has a picture.
         num_pictures: Pictures per sample.
         questions: What was asked, for messages.
+        features: Of all pictures in order, where they have been looked at already; they take the pictures' place.
     """
 
     input_ids: Tensor
@@ -119,6 +104,7 @@ class Inputs:
     pictures: dict[str, Tensor]
     num_pictures: tuple[int, ...]
     questions: tuple[Question, ...]
+    features: tuple[Features, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -147,7 +133,7 @@ class Prompt:
         return self.kinds != Kind.TEXT
 
 
-class Family(ABC):
+class Family(Views, ABC):
     """A loaded checkpoint of one `model_type`.
 
     Args:
@@ -171,7 +157,9 @@ class Family(ABC):
     ) -> None:
         self.model = model
         self.processor = processor
-        self.trunk = type(self).describe(model.config)
+        # The config names the tie at different places in different releases; the weights themselves cannot be wrong.
+        head, embedding = model.get_output_embeddings().weight, model.get_input_embeddings().weight
+        self.trunk = replace(type(self).describe(model.config), tied_embeddings=head.data_ptr() == embedding.data_ptr())
         if processor.tokenizer.pad_token_id is None:
             raise CheckpointError(
                 "The checkpoint's tokenizer has no pad token, so questions cannot be batched. Set one."
@@ -220,6 +208,8 @@ class Family(ABC):
             num_heads=text.num_attention_heads,
             max_positions=text.max_position_embeddings,
             image_token_id=config.image_token_id,
+            vocabulary=text.vocab_size,
+            tied_embeddings=bool(text.tie_word_embeddings),
         )
 
     # ---- paths -------------------------------------------------------------------------------------------------------
@@ -244,7 +234,7 @@ class Family(ABC):
 
     @abstractmethod
     def embed(self, inputs: Inputs) -> Prompt:
-        """Runs the vision side and merges its features into the token embeddings."""
+        """Runs the vision side, unless its features are there already, and merges them into the token embeddings."""
 
     @abstractmethod
     def embed_tokens(self, token_ids: Tensor) -> Tensor:
@@ -255,11 +245,22 @@ class Family(ABC):
         """What every block takes beside states and mask: rotary embeddings of `positions` (b, q)."""
 
     @abstractmethod
+    def norm(self, states: Tensor) -> Tensor:
+        """The final norm, between the last block and the head: (..., e) -> (..., e)."""
+
+    @abstractmethod
+    def head(self, states: Tensor) -> Tensor:
+        """The head alone: (..., e) -> (..., v)."""
+
     def logits(self, states: Tensor) -> Tensor:
         """Final norm and head: (b, e) -> (b, v)."""
+        return self.head(self.norm(states))
 
     def between(self, block: int, states: Tensor) -> Tensor:  # noqa: ARG002
-        """What the model adds to the states (b, s, e) after `block`; nothing, unless a family says so."""
+        """The states (b, s, e) after `block` with what the model adds to them: nothing, unless a family says so.
+
+        A family that adds something names the blocks in `Trunk.added_after`.
+        """
         return states
 
     def mask(self, states: Tensor, padding: Tensor, cache: Any) -> Tensor | None:

@@ -26,7 +26,7 @@ def run_record(engine: Engine, seconds: float, samples: int) -> dict[str, Any]:
     family, model = engine.family, engine.family.model
     gpu = model.device.type == "cuda"
     return {
-        "method": engine.name,
+        "entry": engine.name,
         "parameters": engine.method.describe(),
         "seed": engine.options.seed,
         "batch_size": engine.options.batch_size,

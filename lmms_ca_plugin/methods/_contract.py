@@ -2,37 +2,57 @@
 
 A method is one file; the file name is its name; `METHOD` in it is a frozen dataclass of its options with the paper's
 defaults. `plan` turns the options and the trunk's facts into a `Plan`, before any weight is loaded. One plan serves a
-plain run, a sweep and the trace.
+plain run, a sweep and the trace. A method whose answers rest on passes of its own has `prepare`: it asks the engine for
+them and returns new inputs.
 
-Axis letters: b samples, s prompt positions.
+Axis letters: b samples, s prompt positions, k positions so far, h heads, r queries that are edited, e hidden size,
+n new tokens so far, v vocabulary.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal, Self
 
 from torch import Tensor
 
 from lmms_ca_plugin import options
-from lmms_ca_plugin.families._contract import Prompt, Trunk
+from lmms_ca_plugin.families._contract import Family, Prompt, Question, Trunk
+from lmms_ca_plugin.methods._passes import Passes, Prepared
 
-Site = Literal["residual", "post_norm", "kv", "value", "scores"]
+Site = Literal["residual", "post_norm", "kv", "value", "scores", "weights", "added"]
 
 
 @dataclass(frozen=True)
 class Read:
-    """A wish to know one block's attention.
+    """A wish to know one block's attention, or the states that enter it (before any edit of that block).
 
     Attributes:
         block: The 0-based decoder block.
-        kind: `"attention"`: post-softmax weights of the last prompt token, mean over heads, (b, s).
+        kind: `"attention"`: post-softmax weights of the last prompt token, mean over heads, (b, s). `"hidden"`: the
+            states entering the block; at block 0 the merged embeddings. `"relative"`: |those states| over their root
+            mean square, in at least float32; no value can exceed sqrt(e).
+        rows: At which positions states are read: the `"last"` of the pass or the `"first"` real token, (b, e); `"all"`,
+            (b, s, e).
+        dims: Which hidden dimensions are kept, in place of all e; states at all positions are never kept whole.
+        every_step: Whether states are read in every pass, the newest in place of the earlier, or in the prefill alone.
     """
 
     block: int
-    kind: Literal["attention"] = "attention"
+    kind: Literal["attention", "hidden", "relative"] = "attention"
+    rows: Literal["last", "first", "all"] = "last"
+    dims: tuple[int, ...] | None = None
+    every_step: bool = False
+
+    def __post_init__(self) -> None:
+        if self.kind == "attention" and (self.rows, self.dims, self.every_step) != ("last", None, False):
+            raise ValueError("Attention is read at the last prompt token, in the prefill: no rows, dims, steps.")
+        if self.rows == "all" and self.dims is None:
+            raise ValueError("States of all positions take memory that grows with the prompt: name the dims to keep.")
+        if self.every_step and self.rows != "last":
+            raise ValueError("A decoding step has one position: states of every step are read at rows='last'.")
 
 
 Reads = Mapping[Read, Tensor]
@@ -44,8 +64,9 @@ class Decision:
 
     Attributes:
         values: (b, s). At site `scores`: added to the attention logits of these keys, for every query that is not an
-            image token, in the prefill and at every decoding step. At the other sites: factors on the features of
-            these positions, applied once, in the prefill. 0 and 1 are the values that change nothing.
+            image token, in the prefill and at every decoding step. At site `weights`: what the edit's `reweigh` has to
+            know of these keys. At the other sites: factors on the features of these positions, applied once, in the
+            prefill. 0 (`scores`, `weights`) and 1 (the others) are the values that change nothing.
         log: One record per sample for the trace.
     """
 
@@ -60,18 +81,41 @@ class Edit:
     Attributes:
         block: The 0-based decoder block.
         site: `residual`: the hidden states entering the block. `post_norm`: the input of its attention. `kv`, `value`:
-            its keys and values, or its values alone, as they are cached. `scores`: its attention logits.
-        decide: A pure function of the reads below the block and the prompt.
+            its keys and values, or its values alone, as they are cached. `scores`: its attention logits. `weights`: its
+            attention weights, by a function of themselves. `added`: what the model adds to the states after the block.
+        decide: A pure function of the reads up to the block's own input, and the prompt; called once, in the prefill.
+        reweigh: At site `weights`, and only there: a pure function of the block's own post-softmax weights, in at least
+            float32, (b, h, r, k), and the decision's values (b, k), 0 at new keys. It returns a log bias (b, h, r, k);
+            rows are brought back to sum 1. The r queries are the prompt's after its last image token, and every new
+            token; rows of other queries, which may be among the r, keep what the kernel gave them.
     """
 
     block: int
     site: Site
     decide: Callable[[Reads, Prompt], Decision]
+    reweigh: Callable[[Tensor, Tensor], Tensor] | None = None
+
+    def __post_init__(self) -> None:
+        if (self.reweigh is not None) != (self.site == "weights"):
+            raise ValueError(f"Site 'weights' needs a reweigh function, any other takes none; got '{self.site}'.")
 
     @property
     def neutral(self) -> float:
         """The value that changes nothing at this site."""
-        return 0.0 if self.site == "scores" else 1.0
+        return 0.0 if self.site in ("scores", "weights") else 1.0
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What the next token is taken by, in place of the logits.
+
+    Attributes:
+        values: (b, v); minus infinity where a token may not be taken.
+        log: One record per sample for the trace; each entry becomes a list with one element per new token.
+    """
+
+    values: Tensor
+    log: tuple[dict[str, Any], ...]
 
 
 @dataclass(frozen=True)
@@ -79,12 +123,30 @@ class Plan:
     """All that a method does to a run.
 
     Attributes:
-        reads: What the edits need to know.
-        edits: What is changed.
+        reads: What edits and `rescore` need to know.
+        edits: What is changed inside the trunk.
+        rescore: What is changed behind it, at every step: a pure function of the final logits (b, v), the reads, the
+            new tokens so far (b, n), and the family, for its norm and head.
+        probe: What must be known of the loaded weights before the plan is complete.
     """
 
     reads: tuple[Read, ...] = ()
     edits: tuple[Edit, ...] = ()
+    rescore: Callable[[Tensor, Reads, Tensor, Family], Scores] | None = None
+    probe: Probe | None = None
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Reads of one small prompt, the self-check's, once at load: the same for every sample and every batch.
+
+    Attributes:
+        reads: What is read.
+        complete: Makes the plan that is run; raises a `CheckpointError` if the checkpoint lacks what the method needs.
+    """
+
+    reads: tuple[Read, ...]
+    complete: Callable[[Reads], Plan]
 
 
 @dataclass(frozen=True)
@@ -120,6 +182,18 @@ class Method(ABC):
         Raises:
             OptionError: The options do not fit the trunk.
         """
+
+    def prepare(self, questions: Sequence[Question], passes: Passes) -> Prepared | None:  # noqa: ARG002
+        """Makes other inputs for the answering pass, out of passes of its own.
+
+        Args:
+            questions: The batch, as asked.
+            passes: The way to ask the model.
+
+        Returns:
+            The new inputs, or None to answer the questions as they are.
+        """
+        return None
 
     def describe(self) -> dict[str, Any]:
         """Lists every option with its value, for the trace and the results."""

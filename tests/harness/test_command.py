@@ -54,7 +54,7 @@ def test_the_result_file_holds_scores_and_settings(runs):
     result = json.loads(runs[1].read_text())
     assert {"gqa", "textvqa_val", "textvqa_test"} <= set(result["results"])
     (record,) = result["config"]["batch_sizes"]
-    assert (record["method"], record["batch_size"], record["parameters"]["rho"]) == ("contrastive", 4, 0.5)
+    assert (record["entry"], record["batch_size"], record["parameters"]["rho"]) == ("contrastive", 4, 0.5)
 
 
 def test_a_failure_in_our_entry_ends_the_command_with_status_1(runs):

@@ -1,0 +1,39 @@
+"""The facts of a checkpoint's language model, before its weights are read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Trunk:
+    """The facts of a checkpoint's language model that methods plan with; known before any weight is loaded.
+
+    Attributes:
+        model_type: The checkpoint's.
+        text_type: The language model's.
+        num_blocks: Decoder blocks.
+        hidden_size: Width of the residual stream.
+        num_heads: Query heads per block.
+        max_positions: Positions it was made for.
+        image_token_id: The token that stands for image features in a prompt.
+        vocabulary: Rows of the head.
+        tied_embeddings: Whether the head is the embedding itself.
+        added_after: Blocks after which the model adds something to the states (`Family.between`).
+    """
+
+    model_type: str
+    text_type: str
+    num_blocks: int
+    hidden_size: int
+    num_heads: int
+    max_positions: int
+    image_token_id: int
+    vocabulary: int = 0
+    tied_embeddings: bool = False
+    added_after: tuple[int, ...] = ()
+
+    @property
+    def is_paper_trunk(self) -> bool:
+        """Whether the paper's block numbers mean something here: LLaVA-1.5 or 1.6 on a 32-block LLaMA."""
+        return self.model_type in ("llava", "llava_next") and self.text_type == "llama" and self.num_blocks == 32
