@@ -27,7 +27,8 @@ class _RegressOrKeep(typer.core.TyperGroup):
 app = typer.Typer(
     cls=_RegressOrKeep,
     no_args_is_help=True,
-    help="Compare a candidate with a baseline (BASELINE CANDIDATE), or keep a run as a reference (keep RUN_DIR NAME).",
+    help="Compare a candidate with a baseline: regress BASELINE CANDIDATE (options: regress compare --help). "
+    "Or keep a run as a reference: regress keep RUN_DIR NAME.",
 )
 
 

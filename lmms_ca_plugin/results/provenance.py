@@ -84,7 +84,7 @@ def _record(config: Mapping[str, Any]) -> Mapping[str, Any]:
     """Finds our own entry's record; empty for other entries."""
     logged = config.get("batch_sizes")
     first = logged[0] if isinstance(logged, list) and logged else None
-    return first if isinstance(first, dict) and "method" in first else {}
+    return first if isinstance(first, dict) and "entry" in first else {}
 
 
 def _cost(record: Mapping[str, Any], results: Mapping[str, Any]) -> tuple[float | None, float | None]:
@@ -117,7 +117,7 @@ def provenance(results: Mapping[str, Any]) -> Provenance:
     return Provenance(
         model=typed.get("pretrained") or record.get("pretrained") or results.get("model_name") or config["model"],
         revision=typed.get("revision") or record.get("commit") or "",
-        method=record.get("method") or config["model"],
+        method=record.get("entry") or config["model"],
         method_args=",".join(f"{key}={args[key]}" for key in sorted(args)),
         entry=config["model"],
         seconds=seconds,

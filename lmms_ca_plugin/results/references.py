@@ -23,6 +23,7 @@ from lmms_ca_plugin.results.runs import TaskRun, read_runs
 FORMAT = 1
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _END = ".json.gz"
+_COLUMNS = ("answer", "cluster", "identity", "prompt")
 
 
 def places() -> tuple[Path, ...]:
@@ -114,7 +115,7 @@ def _pack(run: TaskRun) -> dict[str, Any]:
     table = run.documents
     packed: dict[str, Any] = {name: getattr(run, name) for name in ("split", "version", "cluster_source")}
     packed |= {"metric": run.main, "doc_id": table.index.tolist(), "score": table[run.main].tolist()}
-    packed |= {name: table[name].tolist() for name in ("answer", "cluster", "identity")}
+    packed |= {name: table[name].tolist() for name in _COLUMNS}
     return packed | {"provenance": dataclasses.asdict(run.provenance) if run.provenance else None}
 
 
@@ -142,7 +143,7 @@ def load_reference(path: Path) -> dict[str, TaskRun]:
 
 def _unpack(name: str, task: str, packed: dict[str, Any]) -> TaskRun:
     """Turns a packed task into a run again."""
-    columns = {column: packed[column] for column in ("answer", "cluster", "identity")}
+    columns = {column: packed[column] for column in _COLUMNS}
     documents = pd.DataFrame(
         columns | {packed["metric"]: packed["score"]}, index=pd.Index(packed["doc_id"], name="doc_id")
     )

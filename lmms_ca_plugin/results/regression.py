@@ -203,6 +203,8 @@ def _pair(before: TaskRun, after: TaskRun) -> _Paired:
         for side, run in (("baseline", before), ("candidate", after))
         if not run.version
     ]
+    if asked := int((left["prompt"] != right["prompt"]).sum()):
+        notes.append(f"the prompts differ in {asked} documents, so that the difference is not the model's alone")
     if not pair.improved and not pair.worsened:
         bound = 1 - 0.05 ** (1 / pair.n_clusters)
         notes.append(f"no document changed; at 95 %, at most {bound:.1%} of such pictures would")

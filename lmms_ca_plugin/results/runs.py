@@ -39,8 +39,8 @@ class TaskRun:
         version: The task's version, which changes with its scorer.
         metrics: The metrics; the first is the main one.
         cluster_source: `image`, or `none` where each document is its own cluster.
-        documents: By doc_id: `answer`, `cluster`, `identity` (a digest of what was asked), and a column of scores from
-            0 to 1 per metric, NaN where the document failed.
+        documents: By doc_id: `answer`, `cluster`, `identity` (a digest of the document), `prompt` (a digest of what the
+            model was asked), and a column of scores from 0 to 1 per metric, NaN where the document failed.
     """
 
     source: str
@@ -198,6 +198,11 @@ def _identity(sample: Mapping[str, Any], main: str) -> str:
     logged = sample.get(main)
     asked = logged["answers"] if isinstance(logged, dict) and "answers" in logged else None
     what = asked if asked is not None else [sample.get("target"), sample.get("input")]
+    return _digest(what)
+
+
+def _digest(what: Any) -> str:
+    """Digests anything JSON-able."""
     return hashlib.sha256(json.dumps(what, ensure_ascii=False).encode()).hexdigest()[:16]
 
 
@@ -219,6 +224,7 @@ def _task_run(
         "answer": [_answer(sample) for sample in samples],
         "cluster": [str(sample[main]["cluster"]) for sample in samples] if clustered else [str(i) for i in doc_ids],
         "identity": [_identity(sample, main) for sample in samples],
+        "prompt": [_digest(sample.get("input")) for sample in samples],
     }
     columns |= {metric: [_score(path, sample, metric) for sample in samples] for metric in metrics}
     documents = pd.DataFrame(columns, index=pd.Index(doc_ids, name="doc_id"))

@@ -20,14 +20,14 @@ DATA = Path(__file__).parent / "data"
 BEFORE = [1.0] * 120 + [0.0] * 80
 AFTER = flipped(BEFORE, 0.2, -0.05, seed=1)
 CLUSTERS = [i // 4 for i in range(200)]
-RECORD = {"method": "contrastive", "parameters": {"rho": 0.2, "scope": "fusion"}, "samples": 200, "seconds": 50.0}
+RECORD = {"entry": "contrastive", "parameters": {"rho": 0.2, "scope": "fusion"}, "samples": 200, "seconds": 50.0}
 
 
 def two_methods(folder, tasks=("ca_textvqa",), **kwargs):
     write_run(
         folder,
         {task: task_samples(task, BEFORE, clusters=CLUSTERS) for task in tasks},
-        record=RECORD | {"method": "vanilla", "parameters": {}},
+        record=RECORD | {"entry": "vanilla", "parameters": {}},
         **kwargs,
     )
     write_run(
@@ -96,14 +96,14 @@ def test_no_baseline_no_difference(tmp_path):
 
 
 def test_other_documents_are_no_baseline(tmp_path):
-    write_run(tmp_path / "a", {"ca_gqa": task_samples("ca_gqa", BEFORE[:50])}, record=RECORD | {"method": "vanilla"})
+    write_run(tmp_path / "a", {"ca_gqa": task_samples("ca_gqa", BEFORE[:50])}, record=RECORD | {"entry": "vanilla"})
     write_run(tmp_path / "b", {"ca_gqa": task_samples("ca_gqa", BEFORE)}, record=RECORD)
     rows = leaderboard([tmp_path / "a", tmp_path / "b"]).rows
     assert all(row.get("delta") is None for row in rows)
 
 
 def test_the_same_ids_with_other_questions_are_refused(tmp_path):
-    write_run(tmp_path / "a", {"ca_gqa": task_samples("ca_gqa", BEFORE)}, record=RECORD | {"method": "vanilla"})
+    write_run(tmp_path / "a", {"ca_gqa": task_samples("ca_gqa", BEFORE)}, record=RECORD | {"entry": "vanilla"})
     other = task_samples("ca_gqa", BEFORE)
     other[5]["vqa_accuracy"]["answers"] = ["something else"] * 10
     write_run(tmp_path / "b", {"ca_gqa": other}, record=RECORD)

@@ -1,5 +1,6 @@
 """Reading the harness's files: real ones whole, and every way in which they can be broken."""
 
+import ast
 import json
 import shutil
 from pathlib import Path
@@ -48,6 +49,17 @@ def test_runs_of_our_own_entries():
     assert (ours.dtype, ours.device, ours.batch_size, ours.plugin) == ("float32", "cpu", "8", "0.1.0")
     assert ours.seconds > 0
     assert ours.samples_per_second == pytest.approx(6 / ours.seconds)
+
+
+def test_our_entries_still_write_what_is_read_here():
+    source = (Path(__file__).parents[2] / "lmms_ca_plugin" / "harness" / "record.py").read_text()
+    written = {
+        key.value for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Dict) for key in node.keys if key
+    }
+    assert written >= (
+        {"entry", "parameters", "seed", "batch_size", "commit", "dtype", "device", "seconds", "samples"}
+        | {"peak_memory_gib", "versions", "plugin", "lmms_eval", "transformers", "torch"}
+    )
 
 
 def test_the_harnesss_own_tasks():

@@ -127,6 +127,15 @@ def test_other_data_is_refused(tmp_path):
         compare(base, cand)
 
 
+def test_other_prompts_are_said(tmp_path):
+    base, cand = sides(tmp_path, LOST)
+    samples = task_samples("ca_textvqa", LOST)
+    samples[17]["input"] = "Please: question 17?"
+    write_run(cand, {"ca_textvqa": samples})
+    (task,) = compare(base, cand).tasks
+    assert task.notes == ("the prompts differ in 1 documents, so that the difference is not the model's alone",)
+
+
 def test_another_scorer_is_refused(tmp_path):
     base, cand = sides(tmp_path, BEFORE, version=2.0)
     with pytest.raises(

@@ -24,7 +24,7 @@ def six_sets(folder, right, sets=SETS, method="vanilla", date="20260101_000000",
             if BENCHMARKS[name].votes == votes
         }
         if chosen:
-            record = {"method": method, "parameters": kwargs.get("parameters", {})}
+            record = {"entry": method, "parameters": kwargs.get("parameters", {})}
             stamp = f"{date[:-1]}{second}"
             write_run(folder, chosen, stamp, f"llava_{method}", CHECKPOINT, metric=metric, record=record)
 
