@@ -61,10 +61,11 @@ class Entry(lmms):  # type: ignore[misc]
                 )
             if int(os.environ.get("WORLD_SIZE", "1")) > 1 and "trace" in run:
                 run["trace"] = f"{run['trace']}.rank{os.environ['RANK']}"
+            self.checkpoint = options.build(CheckpointOptions, checkpoint)
             self.engine = Engine.load(
                 self.entry.name,
                 method_class.from_options({**self.entry.options, **method}),
-                options.build(CheckpointOptions, checkpoint),
+                self.checkpoint,
                 options.build(InputOptions, inputs),
                 options.build(RunOptions, {**run, "batch_size": batch_size}),
                 is_main=os.environ.get("RANK", "0") == "0",
@@ -85,7 +86,7 @@ class Entry(lmms):  # type: ignore[misc]
         The harness writes `list(batch_sizes.values())` into its result file as `config.batch_sizes`. It is the only
         thing of a model's own that it writes there.
         """
-        return {"lmms_ca": run_record(self.engine, self.seconds, self.samples)}
+        return {"lmms_ca": run_record(self.engine, self.checkpoint, self.seconds, self.samples)}
 
     def clean(self) -> None:
         """Keeps the model: the harness calls this after each generation, and one entry may serve several runs."""

@@ -8,15 +8,17 @@ from typing import Any
 import torch
 
 from lmms_ca_plugin.engine.engine import Engine
+from lmms_ca_plugin.engine.load import CheckpointOptions
 
 PACKAGES = {"plugin": "lmms-ca", "lmms_eval": "lmms-eval", "transformers": "transformers", "torch": "torch"}
 
 
-def run_record(engine: Engine, seconds: float, samples: int) -> dict[str, Any]:
+def run_record(engine: Engine, checkpoint: CheckpointOptions, seconds: float, samples: int) -> dict[str, Any]:
     """Describes a run so that it can be run again.
 
     Args:
         engine: The engine that answered.
+        checkpoint: What it was loaded from.
         seconds: Time spent answering.
         samples: Questions answered.
 
@@ -26,7 +28,9 @@ def run_record(engine: Engine, seconds: float, samples: int) -> dict[str, Any]:
     family, model = engine.family, engine.family.model
     gpu = model.device.type == "cuda"
     return {
-        "method": engine.name,
+        "entry": engine.name,
+        "pretrained": checkpoint.pretrained,
+        "revision": checkpoint.revision,
         "parameters": engine.method.describe(),
         "seed": engine.options.seed,
         "batch_size": engine.options.batch_size,

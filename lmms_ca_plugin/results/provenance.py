@@ -116,7 +116,7 @@ def provenance(results: Mapping[str, Any]) -> Provenance:
     date = _DATE.fullmatch(str(results["date"]))
     return Provenance(
         model=typed.get("pretrained") or record.get("pretrained") or results.get("model_name") or config["model"],
-        revision=typed.get("revision") or record.get("commit") or "",
+        revision=typed.get("revision") or record.get("revision") or record.get("commit") or "",
         method=record.get("entry") or config["model"],
         method_args=",".join(f"{key}={args[key]}" for key in sorted(args)),
         entry=config["model"],

@@ -9,22 +9,23 @@ from lmms_ca_plugin.errors import LmmsCaError
 from lmms_ca_plugin.harness.command import HarnessRun
 
 LAYERS = {"review_layer": 4, "scope": "0:1:2", "rho": 0.5}
+TYPED = ("gqa", "textvqa")  # the second is a group, whose test split carries no answers
 
 
 @pytest.fixture(scope="module")
 def runs(suite, checkpoint, tmp_path_factory):
     """Three commands side by side: batch 1, batch 4, and one that fails."""
 
-    def run(name, batch_size, **options):
-        output = tmp_path_factory.mktemp(name)
+    def run(name, batch_size, tasks, **options):
+        own_cache = {"HF_DATASETS_CACHE": str(tmp_path_factory.mktemp("cache")), "OMP_NUM_THREADS": "1"}
         call = HarnessRun(
             "llava_contrastive",
             {"pretrained": checkpoint, **LAYERS, **options},
-            ("gqa", "textvqa"),  # a group: its test split carries no answers
-            output,
+            tasks,
+            tmp_path_factory.mktemp(name),
             batch_size=batch_size,
             folder=suite.folder,
-            environment={**suite.environment, "HF_DATASETS_CACHE": str(tmp_path_factory.mktemp("cache"))},
+            environment={**suite.environment, **own_cache},
         )
         try:
             return call()
@@ -32,7 +33,11 @@ def runs(suite, checkpoint, tmp_path_factory):
             return error
 
     with ThreadPoolExecutor(2) as pool:
-        calls = [pool.submit(run, "one", 1), pool.submit(run, "four", 4), pool.submit(run, "fails", 4, rho=3)]
+        calls = [
+            pool.submit(run, "one", 1, TYPED),
+            pool.submit(run, "four", 4, (*TYPED, "ca_docvqa")),
+            pool.submit(run, "fails", 4, TYPED, rho=3),
+        ]
         return [call.result() for call in calls]
 
 
@@ -54,7 +59,13 @@ def test_the_result_file_holds_scores_and_settings(runs):
     result = json.loads(runs[1].read_text())
     assert {"gqa", "textvqa_val", "textvqa_test"} <= set(result["results"])
     (record,) = result["config"]["batch_sizes"]
-    assert (record["method"], record["batch_size"], record["parameters"]["rho"]) == ("contrastive", 4, 0.5)
+    assert (record["entry"], record["batch_size"], record["parameters"]["rho"]) == ("contrastive", 4, 0.5)
+
+
+def test_the_bare_command_finds_our_tasks(runs):
+    result = json.loads(runs[1].read_text())["results"]["ca_docvqa"]
+    assert {"vqa_exact,none", "anls,none", "word_overlap,none"} <= set(result)
+    assert len(samples(runs[1], "ca_docvqa")) == 19
 
 
 def test_a_failure_in_our_entry_ends_the_command_with_status_1(runs):

@@ -41,12 +41,13 @@ def test_the_harness_knows_every_method_under_both_names():
 
 def test_the_manifests_import_fast_and_without_torch():
     code = (
-        "import time, sys; start = time.perf_counter(); import lmms_ca_plugin.harness.manifests; "
-        "print(time.perf_counter() - start, 'torch' in sys.modules, 'transformers' in sys.modules)"
+        "import time, sys; start = time.process_time(); import lmms_ca_plugin.harness.manifests; "
+        "print(time.process_time() - start, 'torch' in sys.modules, 'transformers' in sys.modules)"
     )
     runs = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True) for _ in range(3)]
-    seconds, torch, transformers = min(run.stdout.split() for run in runs)
-    assert float(seconds) < 0.1 and (torch, transformers) == ("False", "False")
+    measured = [run.stdout.split() for run in runs]
+    assert all(heavy == ["False", "False"] for _, *heavy in measured)
+    assert min(float(seconds) for seconds, *_ in measured) < 0.1  # of the processor: a busy machine is no matter
 
 
 # ---- the six tasks --------------------------------------------------------------------------------------------------
@@ -86,7 +87,7 @@ def test_the_result_file_records_every_setting(make, evaluate):
     results = evaluate(make("Chat_contrastive", batch_size=4, **LAYERS, site="kv", seed=3), ("gqa",))
     (record,) = results["config"]["batch_sizes"]
     json.dumps(record)
-    assert record["method"] == "contrastive" and record["parameters"]["site"] == "kv"
+    assert record["entry"] == "contrastive" and record["parameters"]["site"] == "kv"
     assert record["parameters"]["rho"] == 0.2, "defaults are recorded too"
     assert (record["seed"], record["batch_size"], record["dtype"], record["device"]) == (3, 4, "float32", "cpu")
     assert (record["conversation"], record["image_aspect_ratio"]) == ("vicuna_v1", "pad")
