@@ -53,13 +53,17 @@ class AttentionCall:
         read_last: Whether to compute the last query's weights.
         bias: Broadcastable to (b, h, q, k), added to the scaled scores; None leaves the kernel alone.
         reweighting: What the last queries' weights are changed by, after `bias`; the kernel stays for all others.
-        weights: (b, h, k), at least float32: post-softmax weights of the last query, set when `read_last`.
+        explicit_last: Whether to compute the last query's output from `weights`, and to make them a leaf that requires
+            a gradient, so that one can be asked how an answer depends on them.
+        weights: (b, h, k), at least float32: post-softmax weights of the last query, set when `read_last` or
+            `explicit_last`.
     """
 
     padding: Tensor
     read_last: bool = False
     bias: Tensor | None = None
     reweighting: Reweighting | None = None
+    explicit_last: bool = False
     weights: Tensor | None = field(default=None, init=False)
 
 
@@ -108,14 +112,11 @@ def _reweighted(
     query: Tensor, key: Tensor, value: Tensor, scaling: float, padding: Tensor, call: AttentionCall, rows: int
 ) -> Tensor:
     """Attention of the last `rows` queries under `call.reweighting`: (b, r, h, d)."""
-    b, h, _q, d = query.shape
-    g, k = key.shape[1], key.shape[2]
     assert call.reweighting is not None
     bias = None if call.bias is None else call.bias[:, :, -rows:].to(query.device)
     weights = attention_weights(query[:, :, -rows:], key, scaling, visible(padding, rows), bias)  # (b, h, r, k)
     weights = weights * call.reweighting.log_bias(weights).exp()
-    weights = (weights / weights.sum(-1, keepdim=True)).to(value.dtype).view(b, g, h // g * rows, k)  # (b, g, n*r, k)
-    return (weights @ value).view(b, h, rows, d).transpose(1, 2)  # (b, r, h, d)
+    return _weighted(weights / weights.sum(-1, keepdim=True), value)
 
 
 def _seam(
@@ -132,7 +133,7 @@ def _seam(
 ) -> tuple[Tensor, Tensor | None]:
     # With a model spread over devices, what the engine made on the first one is needed where this block is.
     padding = None if call is None else call.padding.to(query.device)
-    if call is not None and padding is not None and call.read_last:
+    if call is not None and padding is not None and (call.read_last or call.explicit_last):
         allowed = padding[:, None, None, :]  # the last query sees every real key
         call.weights = attention_weights(query[:, :, -1:], key, scaling, allowed)[:, :, 0]  # (b, h, k)
     if call is not None and padding is not None and call.bias is not None:
@@ -153,7 +154,7 @@ def _seam(
     # FlashAttention looks its own kernel up under the config's name, which is the seam's while a run is on.
     config._attn_implementation = kernel
     try:
-        output, weights = forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
+        output, weights = forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)  # (b, q, h, d)
     finally:
         config._attn_implementation = seam_name
     if reweighting is not None and reweighting.queries is not None:
@@ -164,7 +165,18 @@ def _seam(
         kept = output.shape[1] - rows
         last = torch.where(queries[:, :, None, None], edited, output[:, kept:])  # (b, r, h, d)
         output = torch.cat([output[:, :kept], last], 1)  # (b, q, h, d)
+    if call is not None and call.explicit_last and call.weights is not None:
+        call.weights = call.weights.detach().requires_grad_()
+        output = torch.cat([output[:, :-1], _weighted(call.weights[:, :, None], value)], 1)  # (b, q, h, d)
     return output, weights
+
+
+def _weighted(weights: Tensor, value: Tensor) -> Tensor:
+    """Sums the values by the weights of the last r queries: (b, h, r, k) and (b, g, k, d) -> (b, r, h, d)."""
+    b, h, r, k = weights.shape
+    g = value.shape[1]
+    summed = weights.reshape(b, g, h // g * r, k) @ value.to(weights.dtype)  # (b, g, n*r, d)
+    return summed.view(b, h, r, -1).transpose(1, 2).to(value.dtype)  # (b, r, h, d)
 
 
 @contextmanager

@@ -21,11 +21,13 @@ class Case:
         examples: Options under which answers change.
         off: Options under which nothing may change.
         needs_a_picture: Whether nothing may change for a prompt without one.
+        one_picture: Whether questions with several pictures are refused.
     """
 
     examples: tuple[dict[str, Any], ...]
     off: tuple[dict[str, Any], ...]
     needs_a_picture: bool = True
+    one_picture: bool = False
 
 
 LAYERS = {"scope": "0:1:2", "review_layer": 3, "rho": 0.5}
@@ -60,6 +62,9 @@ CASES = {
         needs_a_picture=False,
     ),
     "var": Case(examples=(SINKS, {**SINKS, "keep": 0}), off=({**SINKS, "keep": 1},)),
+    "vicrop": Case(
+        examples=({"layer": 2}, {"layer": 2, "map": "grad_att"}, {"map": "pure_grad"}), off=(), one_picture=True
+    ),
 }
 
 

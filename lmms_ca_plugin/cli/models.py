@@ -16,9 +16,9 @@ def models(
 ) -> None:
     """List the entries for `lmms-eval --model`, with the options for `--model_args` and their defaults."""
     from lmms_ca_plugin.errors import unknown
-    from lmms_ca_plugin.methods import load_method, method_names
+    from lmms_ca_plugin.methods import load_method, method_entries, method_names
 
-    entries = {f"{prefix}_{method}": method for method in method_names() for prefix in ("llava", "mllm")}
+    entries = {f"{prefix}_{entry.name}": entry.method for entry in method_entries() for prefix in ("llava", "mllm")}
     if name is not None and name not in entries:
         raise unknown("entry", name, entries)
     console = Console()

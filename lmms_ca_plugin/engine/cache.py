@@ -68,6 +68,11 @@ class KeyValueCache:
         """Counts the positions that a block holds."""
         return self._layers[layer_idx].length if layer_idx in self._layers else 0
 
+    def rewind(self, length: int) -> None:
+        """Forgets all but the first `length` positions, so that others can follow them."""
+        for layer in self._layers.values():
+            layer.length = min(layer.length, length)
+
     def get_mask_sizes(self, query: int | Tensor, layer_idx: int) -> tuple[int, int]:
         """Says how long a mask must be for `query` new positions (in 4.57 a tensor of them), and its offset."""
         q = query if isinstance(query, int) else len(query)

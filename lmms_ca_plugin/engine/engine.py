@@ -19,6 +19,7 @@ from lmms_ca_plugin.engine import beams
 from lmms_ca_plugin.engine.decode import cut, decode
 from lmms_ca_plugin.engine.generation import Generation
 from lmms_ca_plugin.engine.load import CheckpointOptions, InputOptions, describe, load
+from lmms_ca_plugin.engine.passes import MapPasses
 from lmms_ca_plugin.engine.run import Run
 from lmms_ca_plugin.engine.selfcheck import complete, self_check
 from lmms_ca_plugin.engine.trace import Trace
@@ -80,12 +81,19 @@ class Engine:
         family: The loaded checkpoint.
         method: The method; its plan must fit the checkpoint.
         options: How runs are carried out.
-        name: The method's name, for the progress bar and the trace.
+        name: The entry's name, for the progress bar and the trace.
+        trace: Where records go, if anywhere.
         is_main: Whether this process shows progress.
     """
 
     def __init__(
-        self, family: Family, method: Method, options: RunOptions, name: str = "vanilla", is_main: bool = True
+        self,
+        family: Family,
+        method: Method,
+        options: RunOptions,
+        name: str = "vanilla",
+        trace: Trace | None = None,
+        is_main: bool = True,
     ) -> None:
         self.family = family
         self.method = method
@@ -93,7 +101,7 @@ class Engine:
         self.name = name
         self.is_main = is_main
         self.plan = complete(family, method.plan(family.trunk))
-        self.trace = None if options.trace is None else Trace(options.trace)
+        self.trace = trace
         self_check(family, self.plan)
         tokenizer, settings = family.processor.tokenizer, family.model.generation_config
         ends = settings.eos_token_id if isinstance(settings.eos_token_id, list) else [settings.eos_token_id]
@@ -117,7 +125,8 @@ class Engine:
         """
         found = describe(checkpoint)
         method.plan(found.trunk)
-        return cls(load(found, inputs), method, options, name, **more)
+        trace = None if options.trace is None else Trace(options.trace)
+        return cls(load(found, inputs), method, options, name, trace, **more)
 
     def answer(self, requests: Sequence[Request]) -> list[Answer]:
         """Answers questions, batch by batch, with a progress bar.
@@ -154,7 +163,9 @@ class Engine:
 
     def answer_batch(self, questions: Sequence[Question], generation: Generation) -> list[Answer]:
         """Answers questions that share their settings, in one batch, and writes the trace."""
-        inputs = self.family.encode(questions)
+        passes = MapPasses(self.family, lambda inputs: self._check_length(inputs, generation))
+        prepared = self.method.prepare(questions, passes)
+        inputs = self.family.encode(questions) if prepared is None else prepared.inputs
         self._check_length(inputs, generation)
         prompt = self.prompt(inputs)
         run = Run(self.family, self.plan, prompt, generation.max_new_tokens)
@@ -176,6 +187,8 @@ class Engine:
                 tokens, lengths, image_tokens, run.log, run.step_log(tokens), strict=True
             )
         ]
+        if prepared is not None:
+            answers = [replace(a, log=own | a.log) for own, a in zip(prepared.log, answers, strict=True)]
         if self.trace is not None:
             self.trace.write(self._record(q, a) for q, a in zip(questions, answers, strict=True))
         return answers

@@ -24,6 +24,7 @@ from transformers.masking_utils import create_causal_mask
 
 from lmms_ca_plugin.errors import CheckpointError, InputError
 from lmms_ca_plugin.families._trunk import Trunk as Trunk  # part of the contract, in a file of its own
+from lmms_ca_plugin.families._views import Features, Views
 
 
 class Kind(IntEnum):
@@ -95,6 +96,7 @@ class Inputs:
         pictures: What the vision side takes, e.g. `pixel_values`; empty when no sample has a picture.
         num_pictures: Pictures per sample.
         questions: What was asked, for messages.
+        features: Of all pictures in order, where they have been looked at already; they take the pictures' place.
     """
 
     input_ids: Tensor
@@ -102,6 +104,7 @@ class Inputs:
     pictures: dict[str, Tensor]
     num_pictures: tuple[int, ...]
     questions: tuple[Question, ...]
+    features: tuple[Features, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -130,7 +133,7 @@ class Prompt:
         return self.kinds != Kind.TEXT
 
 
-class Family(ABC):
+class Family(Views, ABC):
     """A loaded checkpoint of one `model_type`.
 
     Args:
@@ -231,7 +234,7 @@ class Family(ABC):
 
     @abstractmethod
     def embed(self, inputs: Inputs) -> Prompt:
-        """Runs the vision side and merges its features into the token embeddings."""
+        """Runs the vision side, unless its features are there already, and merges them into the token embeddings."""
 
     @abstractmethod
     def embed_tokens(self, token_ids: Tensor) -> Tensor:

@@ -18,7 +18,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from lmms_ca_plugin.errors import CheckpointError, InputError, unknown
-from lmms_ca_plugin.families._contract import Family, Inputs, Kind, Message, Prompt, Question
+from lmms_ca_plugin.families._contract import Inputs, Message, Prompt, Question
+from lmms_ca_plugin.families._llava_pictures import LlavaPictures
 
 VICUNA_V1_SYSTEM = (
     "A chat between a curious user and an artificial intelligence assistant. "
@@ -50,7 +51,7 @@ _NO_EFFECT = {
 _HANDLED = frozenset(_SHAPE | _BLOCKS | _ROTARY | _TOKENS | _NO_EFFECT)
 
 
-class Llava(Family):
+class Llava(LlavaPictures):
     """LLaVA-1.5 and its relatives with the same class.
 
     Module tree: `model.vision_tower`, `model.multi_modal_projector`,
@@ -134,25 +135,6 @@ class Llava(Family):
                 rendered += f" ASSISTANT: {message.text}{self.processor.tokenizer.eos_token}"
         return f"{system}{rendered} ASSISTANT:"
 
-    def prepare_picture(self, picture: Image.Image) -> Image.Image:
-        """Makes a picture what the image processor shall see: RGB and, with `pad`, square.
-
-        Args:
-            picture: Any mode and size.
-
-        Returns:
-            RGB; with `pad` as wide as high, the border in the processor's mean colour, rounded down.
-        """
-        picture = picture.convert("RGB")
-        if self.image_aspect_ratio == "processor":
-            return picture
-        width, height = picture.size
-        side = max(width, height)
-        colour = tuple(int(mean * 255) for mean in self.processor.image_processor.image_mean)
-        square = Image.new("RGB", (side, side), colour)
-        square.paste(picture, ((side - width) // 2, (side - height) // 2))
-        return square
-
     def check(self, question: Question, conversation: Sequence[Message]) -> None:
         """Refuses what cannot be asked.
 
@@ -190,36 +172,49 @@ class Llava(Family):
             questions=tuple(questions),
         )
 
-    # ---- the pass ----------------------------------------------------------------------------------------------------
-    def picture_features(self, pictures: dict[str, Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """Runs the vision tower and the projector.
+    def write(self, questions: Sequence[Question], lengths: Sequence[Sequence[int]]) -> Inputs:
+        """Renders prompts for pictures that have been looked at already.
 
         Args:
-            pictures: `pixel_values` (n, 3, height, width) for n pictures.
+            questions: What is asked.
+            lengths: Tokens of every picture of every question; the placeholders are expanded to them.
 
         Returns:
-            For every picture its features (tokens, e) and its kinds (tokens,).
+            The batch; its features are for the caller to fill in.
         """
-        output = self.model.model.get_image_features(pixel_values=pictures["pixel_values"])
-        features = list(getattr(output, "pooler_output", output))  # 4.57 returns the list itself
-        return features, [torch.full((len(f),), Kind.BASE, dtype=torch.int8, device=f.device) for f in features]
+        texts = []
+        for question, tokens in zip(questions, lengths, strict=True):
+            conversation = question.read()
+            self.check(question, conversation)
+            first, *others = self.render(conversation).split(self.image_token)
+            expanded = [self.image_token * n + text for n, text in zip(tokens, others, strict=True)]
+            texts.append("".join([first, *expanded]))
+        batch = self.processor.tokenizer(texts, padding=True, return_tensors="pt")
+        return Inputs(
+            input_ids=batch["input_ids"],
+            padding=batch["attention_mask"].bool(),
+            pictures={},
+            num_pictures=tuple(map(len, lengths)),
+            questions=tuple(questions),
+        )
 
+    # ---- the pass ----------------------------------------------------------------------------------------------------
     def embed(self, inputs: Inputs) -> Prompt:
-        """Runs the vision side and merges its features into the token embeddings."""
+        """Runs the vision side, unless its features are there already, and merges them into the token embeddings.
+
+        Raises:
+            InputError: A prompt has other than as many placeholders as its pictures have tokens.
+        """
+        features = self.look(inputs) if inputs.features is None else inputs.features
         device = self.model.model.language_model.embed_tokens.weight.device
         input_ids, padding = inputs.input_ids.to(device), inputs.padding.to(device)
         states = self.embed_tokens(input_ids)  # (b, s, e)
         placeholders = input_ids == self.trunk.image_token_id  # (b, s)
         kinds = torch.zeros_like(input_ids, dtype=torch.int8)  # (b, s)
-        if inputs.pictures:
-            moved = {
-                k: v.to(device, self.model.dtype) if v.is_floating_point() else v.to(device)
-                for k, v in inputs.pictures.items()
-            }
-            features, feature_kinds = self.picture_features(moved)
-            self._check_counts(inputs, placeholders, [len(f) for f in features])
-            states = states.masked_scatter(placeholders[..., None], torch.cat(features).to(states))
-            kinds = kinds.masked_scatter(placeholders, torch.cat(feature_kinds).to(kinds))
+        if any(inputs.num_pictures):
+            self._check_counts(inputs, placeholders, [len(f.states) for f in features])
+            states = states.masked_scatter(placeholders[..., None], torch.cat([f.states for f in features]).to(states))
+            kinds = kinds.masked_scatter(placeholders, torch.cat([f.kinds for f in features]).to(kinds))
         positions = (padding.long().cumsum(-1) - 1).clamp(min=0)  # (b, s)
         return Prompt(input_ids=input_ids, states=states, padding=padding, kinds=kinds, positions=positions)
 

@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
 
-from lmms_ca_plugin.families._contract import Kind, Message
+from lmms_ca_plugin.families._cells import Seen, whole
+from lmms_ca_plugin.families._contract import Inputs, Kind, Message
+from lmms_ca_plugin.families._views import Features
 from lmms_ca_plugin.families.llava import Llava
 
 
@@ -53,6 +55,43 @@ class LlavaNext(Llava):
             )
             kinds.append(packed[0][:, 0].to(torch.int8))  # (tokens,)
         return features, kinds
+
+    def seen(self, picture: tuple[int, int]) -> Seen:
+        """The base view shows the whole picture, squashed."""
+        return whole(picture)
+
+    @property
+    def base_tokens(self) -> int:
+        """Tokens of a picture that enters as its base view only: its cells and one newline."""
+        return super().base_tokens + 1
+
+    def base_pixels(self, pictures: dict[str, Tensor]) -> Tensor:
+        """Takes the base views out of `Inputs.pictures`: (n, tiles, 3, height, width) -> (n, 3, height, width)."""
+        return pictures["pixel_values"][:, 0]
+
+    def look_at_base(self, inputs: Inputs) -> list[Features]:
+        """Runs the vision tower and the projector over the base views only, each closed by one newline.
+
+        transformers' own `get_image_features` has no way to leave the tiles out, but its packing knows a picture of
+        one view.
+        """
+        model, config = self.model.model, self.model.config
+        if not inputs.pictures:
+            return []
+        pixels = self.base_pixels(self.moved(inputs.pictures))  # (n, 3, height, width)
+        layers, strategy = config.vision_feature_layer, config.vision_feature_select_strategy
+        hidden = model.vision_tower(pixels, output_hidden_states=True).hidden_states
+        named = [layers] if isinstance(layers, int) else layers
+        selected = torch.cat([hidden[layer] for layer in named], -1)  # (n, class token and t - 1, layers * width)
+        if strategy == "default":
+            selected = selected[:, 1:]
+        views = model.multi_modal_projector(selected)[:, None]  # (n, 1, t - 1, e)
+        packed, _ = model.pack_image_features(
+            list(views), inputs.pictures["image_sizes"], strategy, image_newline=model.image_newline
+        )
+        kinds = torch.full((packed[0].shape[0],), Kind.BASE, dtype=torch.int8, device=pixels.device)
+        kinds[-1] = Kind.NEWLINE
+        return [Features(states, kinds) for states in packed]
 
     def _num_tiles(self, size: Tensor) -> int:
         config = self.model.config

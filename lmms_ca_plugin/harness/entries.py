@@ -31,7 +31,7 @@ from lmms_ca_plugin.engine.load import CheckpointOptions, InputOptions
 from lmms_ca_plugin.errors import GenerationError, InputError, LmmsCaError, OptionError
 from lmms_ca_plugin.families._contract import Message, Question
 from lmms_ca_plugin.harness.record import run_record
-from lmms_ca_plugin.methods import load_method, method_names
+from lmms_ca_plugin.methods import MethodEntry, load_method, method_entries
 
 
 class Entry(lmms):  # type: ignore[misc]
@@ -43,21 +43,27 @@ class Entry(lmms):  # type: ignore[misc]
         given: Options of the checkpoint, the input, the run and the method, as in `--model_args`.
     """
 
-    method: ClassVar[str]
+    entry: ClassVar[MethodEntry]
 
     def __init__(self, batch_size: int | str = 1, max_batch_size: int | None = None, **given: Any) -> None:
         super().__init__()
         with ends_the_process():
             if max_batch_size is not None or batch_size == "auto":
                 raise OptionError("batch_size=auto (and max_batch_size) is not supported. Allowed: a whole number.")
-            method_class = load_method(self.method)
+            method_class = load_method(self.entry.method)
             groups = options.split(given, (CheckpointOptions, InputOptions, RunOptions, method_class))
             checkpoint, inputs, run, method = groups
+            fixed = sorted(set(method) & set(self.entry.options))
+            if fixed:
+                raise OptionError(
+                    f"llava_{self.entry.name} stands for {fixed[0]}={self.entry.options[fixed[0]]}, so it takes no "
+                    f"{fixed[0]}. Take llava_{self.entry.method} to set it."
+                )
             if int(os.environ.get("WORLD_SIZE", "1")) > 1 and "trace" in run:
                 run["trace"] = f"{run['trace']}.rank{os.environ['RANK']}"
             self.engine = Engine.load(
-                self.method,
-                method_class.from_options(method),
+                self.entry.name,
+                method_class.from_options({**self.entry.options, **method}),
                 options.build(CheckpointOptions, checkpoint),
                 options.build(InputOptions, inputs),
                 options.build(RunOptions, {**run, "batch_size": batch_size}),
@@ -127,7 +133,7 @@ class Entry(lmms):  # type: ignore[misc]
     def _refuse(self, what: str, requests: Sequence[Instance]) -> Never:
         with ends_the_process():
             raise InputError(
-                f"task {requests[0].task_name} asks for {what}; llava_{self.method} only generates an answer."
+                f"task {requests[0].task_name} asks for {what}; llava_{self.entry.name} only generates an answer."
             )
         raise AssertionError  # ends_the_process has ended it
 
@@ -228,11 +234,12 @@ def whole_pictures() -> Iterator[None]:
 
 
 def __getattr__(name: str) -> type[Entry]:
-    form, _, method = name.partition("_")
+    form, _, wanted = name.partition("_")
     base = {"Chat": ChatEntry, "Simple": SimpleEntry}.get(form)
-    if base is None or method not in method_names():
+    found = [entry for entry in method_entries() if entry.name == wanted]
+    if base is None or not found:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return type(name, (base,), {"method": method, "__module__": __name__, "__doc__": f"{form} entry of {method}."})
+    return type(name, (base,), {"entry": found[0], "__module__": __name__, "__doc__": f"{form} entry of {wanted}."})
 
 
 __all__ = ["ChatEntry", "Entry", "SimpleEntry"]

@@ -1,4 +1,4 @@
-"""What lmms-eval finds under the entry point `lmms_eval.models`: one manifest per method, by the files in `methods/`.
+"""What lmms-eval finds under the entry point `lmms_eval.models`: one manifest per name of a method.
 
 Rule: nothing heavy is imported here. The harness loads every plugin's entry point in one `try`, at import, for every
 command; a slow or failing plugin would hurt all others.
@@ -8,23 +8,26 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lmms_ca_plugin.methods import method_names
+from lmms_ca_plugin.harness.tasks import install as install_tasks
+from lmms_ca_plugin.methods import method_entries
 
 if TYPE_CHECKING:
     from lmms_eval.models.registry_v2 import ModelManifest
 
 
 def manifests() -> list[ModelManifest]:
-    """Lists the entries: `llava_<method>`, each with the alias `mllm_<method>`, in a chat and a simple form."""
+    """Lists the entries: `llava_<name>`, each with the alias `mllm_<name>`, in a chat and a simple form."""
     from lmms_eval.models.registry_v2 import ModelManifest  # the harness is importing itself while it calls this
+
+    install_tasks()
 
     entries = "lmms_ca_plugin.harness.entries"
     return [
         ModelManifest(
-            model_id=f"llava_{name}",
-            chat_class_path=f"{entries}.Chat_{name}",
-            simple_class_path=f"{entries}.Simple_{name}",
-            aliases=(f"mllm_{name}",),
+            model_id=f"llava_{entry.name}",
+            chat_class_path=f"{entries}.Chat_{entry.name}",
+            simple_class_path=f"{entries}.Simple_{entry.name}",
+            aliases=(f"mllm_{entry.name}",),
         )
-        for name in method_names()
+        for entry in method_entries()
     ]

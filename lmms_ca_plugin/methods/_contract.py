@@ -2,7 +2,8 @@
 
 A method is one file; the file name is its name; `METHOD` in it is a frozen dataclass of its options with the paper's
 defaults. `plan` turns the options and the trunk's facts into a `Plan`, before any weight is loaded. One plan serves a
-plain run, a sweep and the trace.
+plain run, a sweep and the trace. A method whose answers rest on passes of its own has `prepare`: it asks the engine for
+them and returns new inputs.
 
 Axis letters: b samples, s prompt positions, k positions so far, h heads, r queries that are edited, e hidden size,
 n new tokens so far, v vocabulary.
@@ -11,14 +12,15 @@ n new tokens so far, v vocabulary.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal, Self
 
 from torch import Tensor
 
 from lmms_ca_plugin import options
-from lmms_ca_plugin.families._contract import Family, Prompt, Trunk
+from lmms_ca_plugin.families._contract import Family, Prompt, Question, Trunk
+from lmms_ca_plugin.methods._passes import Passes, Prepared
 
 Site = Literal["residual", "post_norm", "kv", "value", "scores", "weights", "added"]
 
@@ -180,6 +182,18 @@ class Method(ABC):
         Raises:
             OptionError: The options do not fit the trunk.
         """
+
+    def prepare(self, questions: Sequence[Question], passes: Passes) -> Prepared | None:  # noqa: ARG002
+        """Makes other inputs for the answering pass, out of passes of its own.
+
+        Args:
+            questions: The batch, as asked.
+            passes: The way to ask the model.
+
+        Returns:
+            The new inputs, or None to answer the questions as they are.
+        """
+        return None
 
     def describe(self) -> dict[str, Any]:
         """Lists every option with its value, for the trace and the results."""

@@ -16,7 +16,7 @@ from lmms_ca_plugin.engine.run import Run, read_states
 from lmms_ca_plugin.errors import GenerationError, OptionError
 from lmms_ca_plugin.families import family_names
 from lmms_ca_plugin.methods import load_method, method_names
-from lmms_ca_plugin.methods._contract import Plan
+from lmms_ca_plugin.methods._contract import Method, Plan
 from lmms_ca_plugin.options import option_types
 
 EXAMPLES = [(name, options) for name, case in CASES.items() for options in case.examples]
@@ -36,11 +36,12 @@ with_pictures = pytest.mark.parametrize(
 )
 
 
-def three_questions():
-    """Pictures of other shapes, texts of other lengths, one sample with two pictures."""
+def three_questions(name):
+    """Pictures of other shapes, texts of other lengths, one sample with two pictures where the method takes them."""
+    several = () if CASES[name].one_picture else (photo("cat", 60, 130),)
     return [
         ask(0, "What color is the suit?", photo("astronaut", 80, 80)),
-        ask(1, "Which one is older?", photo("coffee", 120, 60), photo("cat", 60, 130)),
+        ask(1, "Which one is older?", photo("coffee", 120, 60), *several),
         ask(2, "Why?", photo("rocket", 112, 112)),
     ]
 
@@ -61,6 +62,11 @@ def test_every_option_is_documented(name):
         assert f"\n        {option}: " in (method.__doc__ or ""), f"{name}: {option} is missing in the docstring"
 
 
+def makes_inputs(name):
+    """Whether a method answers other inputs than those that were asked, in place of a plan."""
+    return load_method(name).prepare is not Method.prepare
+
+
 @cache
 def engine_of(model_type, name, options, dtype=torch.float64, batch_size=1):
     method = load_method(name).from_options(dict(options))
@@ -78,7 +84,9 @@ def texts(questions, *engine, max_new_tokens=4, **settings):
 def assert_unchanged(model_type, name, options, questions):
     family = small_model(model_type, dtype=torch.float32)
     plan = plan_of(family, name, options)
-    assert plan.edits or plan.rescore or name == "vanilla", "what changes nothing must be installed nevertheless"
+    assert plan.edits or plan.rescore or name == "vanilla" or makes_inputs(name), (
+        "what changes nothing must be installed nevertheless"
+    )
     tokens = TOKENS[:, : len(questions)]
     before, _ = forced(family, Plan(), questions, tokens)
     after, _ = forced(family, plan, questions, tokens)
@@ -97,7 +105,7 @@ def assert_unchanged(model_type, name, options, questions):
 @each_off
 @each_family
 def test_off_is_off(model_type, name, options):
-    assert_unchanged(model_type, name, options, three_questions())
+    assert_unchanged(model_type, name, options, three_questions(name))
 
 
 @with_pictures
@@ -107,14 +115,14 @@ def test_without_a_picture_nothing_changes(model_type, name, options):
 
 
 # ---- 2: the batch does not matter ------------------------------------------------------------------------------------
-def eight_questions():
-    return [*mixed_questions()[:5], ask(5, "What is two plus two?"), *three_questions()[1:]]
+def eight_questions(name):
+    return [*mixed_questions()[:5], ask(5, "What is two plus two?"), *three_questions(name)[1:]]
 
 
 @each_example
 @each_family
 def test_batch_8_gives_the_tokens_of_batch_1(model_type, name, options):
-    alone, batch = (texts(eight_questions(), model_type, name, options, torch.float64, size) for size in (1, 8))
+    alone, batch = (texts(eight_questions(name), model_type, name, options, torch.float64, size) for size in (1, 8))
     assert alone == batch
 
 
@@ -122,7 +130,7 @@ def test_batch_8_gives_the_tokens_of_batch_1(model_type, name, options):
 @each_family
 def test_sampling_does_not_depend_on_the_batch(model_type, name, options):
     hot = {"temperature": 1.5, "top_p": 0.9, "max_new_tokens": 2}
-    questions = three_questions()
+    questions = three_questions(name)
     alone, batch = (texts(questions, model_type, name, options, torch.float64, size, **hot) for size in (1, 8))
     assert alone == batch
 
@@ -132,18 +140,18 @@ def test_sampling_does_not_depend_on_the_batch(model_type, name, options):
 def test_beams_work_or_are_refused_by_name(model_type, name, options):
     method = model_type, name, options, torch.float64
     try:
-        alone = texts(three_questions(), *method, 1, num_beams=3)
+        alone = texts(three_questions(name), *method, 1, num_beams=3)
     except GenerationError as error:
         assert isinstance(error.__cause__, OptionError) and name in str(error)
         return
-    assert alone == texts(three_questions(), *method, 8, num_beams=3)
+    assert alone == texts(three_questions(name), *method, 8, num_beams=3)
 
 
 @each_example
 @each_family
 def test_samples_leave_nothing_behind(model_type, name, options):
     engine = engine_of(model_type, name, tuple(options.items()))
-    first, second = three_questions()[:2]
+    first, second = three_questions(name)[:2]
     rounds = [engine.answer_batch([question], Generation(max_new_tokens=4)) for question in (first, second, first)]
     assert rounds[0] == rounds[2]
     json.dumps([engine.method.describe(), rounds[0][0].log])  # what the trace writes
@@ -153,7 +161,7 @@ def test_samples_leave_nothing_behind(model_type, name, options):
 @each_example
 @each_family
 def test_reads_equal_transformers_own_outputs(model_type, name, options):
-    family, questions = small_model(model_type), three_questions()
+    family, questions = small_model(model_type), three_questions(name)
     plan = plan_of(family, name, options)
     edited = min((edit.block for edit in plan.edits), default=family.trunk.num_blocks)
     reads = [read for read in plan.reads if read.block < edited or (read.block == edited and read.kind != "attention")]
@@ -178,8 +186,8 @@ def test_reads_equal_transformers_own_outputs(model_type, name, options):
 @each_family
 def test_states_of_text_are_untouched_at_the_site(model_type, name, options):
     family = small_model(model_type)
-    plan, prompt = plan_of(family, name, options), prompt_of(family, three_questions())
-    _, run = forced(family, plan, three_questions(), [])
+    plan, prompt = plan_of(family, name, options), prompt_of(family, three_questions(name))
+    _, run = forced(family, plan, three_questions(name), [])
     for edit, decision in run.decisions.items():
         if edit.site != "weights":  # there, values say what a key is, and attention to text may change
             assert (decision.values[~prompt.is_image] == edit.neutral).all()
@@ -211,7 +219,7 @@ def hooks(family):
 def test_nothing_is_left_after_an_exception_in_decoding(model_type, name, options):
     engine = engine_of(model_type, name, tuple(options.items()))
     family = engine.family
-    hooks_before, (logits_before, _) = hooks(family), forced(family, Plan(), three_questions(), [])
+    hooks_before, (logits_before, _) = hooks(family), forced(family, Plan(), three_questions(name), [])
 
     def fail(module, args):
         if args[0].shape[1] == 1:
@@ -220,19 +228,19 @@ def test_nothing_is_left_after_an_exception_in_decoding(model_type, name, option
     handle = family.blocks[-1].register_forward_pre_hook(fail)
     try:
         with pytest.raises(ZeroDivisionError):
-            engine.answer_batch(three_questions(), Generation(max_new_tokens=4))
+            engine.answer_batch(three_questions(name), Generation(max_new_tokens=4))
     finally:
         handle.remove()
     assert hooks(family) == hooks_before
     assert family.text_config._attn_implementation == "sdpa"
-    assert torch.equal(forced(family, Plan(), three_questions(), [])[0], logits_before)
+    assert torch.equal(forced(family, Plan(), three_questions(name), [])[0], logits_before)
 
 
 @each_example
 @each_family
 def test_a_second_method_on_the_model_is_refused(model_type, name, options):
     family = small_model(model_type)
-    plan, prompt = plan_of(family, name, options), prompt_of(family, three_questions())
+    plan, prompt = plan_of(family, name, options), prompt_of(family, three_questions(name))
     run, other = Run(family, plan, prompt, 1), Run(family, plan, prompt, 1)
     with run.attached(), pytest.raises(OptionError, match="two methods at once are not defined"), other.attached():
         pass
@@ -242,7 +250,11 @@ def test_a_second_method_on_the_model_is_refused(model_type, name, options):
 @each_example
 @each_family
 def test_it_bites_on_the_scores_of_every_step(model_type, name, options):
-    family, questions = small_model(model_type), three_questions()
+    family, questions = small_model(model_type), three_questions(name)
+    if makes_inputs(name):
+        mine, plain = (texts(questions, model_type, *method) for method in ((name, options), ("vanilla", {})))
+        assert all(a != b for a, b in zip(mine, plain, strict=True))
+        return
     before, _ = forced(family, Plan(), questions, TOKENS)
     after, _ = forced(family, plan_of(family, name, options), questions, TOKENS)
     changed = ((before - after).abs() > 1e-6 * before.abs().max()).any(-1)  # (steps, b)

@@ -11,6 +11,7 @@ from toys import mixed_questions
 from lmms_ca_plugin.engine.engine import Engine, Request, RunOptions
 from lmms_ca_plugin.engine.generation import Generation
 from lmms_ca_plugin.engine.load import CheckpointOptions, InputOptions, describe, load
+from lmms_ca_plugin.engine.trace import Trace
 from lmms_ca_plugin.errors import CheckpointError, InputError, OptionError
 from lmms_ca_plugin.methods import load_method
 from lmms_ca_plugin.tiny import TinySettings, write_checkpoint
@@ -97,7 +98,7 @@ def test_sixteen_bits_on_a_cpu_are_refused(folder):
         describe(CheckpointOptions(str(folder), dtype="float16", device="cpu"))
 
 
-def test_an_earlier_trace_is_not_overwritten(folder, tmp_path):
+def test_an_earlier_trace_is_not_overwritten(tmp_path):
     (tmp_path / "trace.jsonl").write_text("{}\n")
     with pytest.raises(InputError, match="holds an earlier run's records"):
-        Engine(opened(folder), load_method("vanilla")(), RunOptions(trace=str(tmp_path / "trace.jsonl")))
+        Trace(str(tmp_path / "trace.jsonl"))

@@ -15,7 +15,7 @@ from toys import photo
 
 from lmms_ca_plugin.engine.engine import Engine
 from lmms_ca_plugin.errors import OptionError
-from lmms_ca_plugin.methods import method_names
+from lmms_ca_plugin.methods import method_entries
 
 SIX = ("gqa", "vqav2_val", "ok_vqa_val2014", "vizwiz_vqa_val", "textvqa_val", "docvqa_val")
 LAYERS = {"review_layer": 4, "scope": "0:1:2"}
@@ -32,10 +32,11 @@ def log():
 # ---- registration ---------------------------------------------------------------------------------------------------
 def test_the_harness_knows_every_method_under_both_names():
     names = MODEL_REGISTRY_V2.list_model_names()
-    for method in method_names():
-        assert {f"llava_{method}", f"mllm_{method}"} <= set(names)
-        assert MODEL_REGISTRY_V2.get_model_class(f"llava_{method}").method == method
-        assert MODEL_REGISTRY_V2.get_model_class(f"mllm_{method}", force_simple=True).is_simple
+    for entry in method_entries():
+        assert {f"llava_{entry.name}", f"mllm_{entry.name}"} <= set(names)
+        assert MODEL_REGISTRY_V2.get_model_class(f"llava_{entry.name}").entry == entry
+        assert MODEL_REGISTRY_V2.get_model_class(f"mllm_{entry.name}", force_simple=True).is_simple
+    assert {"llava_layermask_L0", "llava_layermask_L95"} <= set(names) and "llava_layermask_L96" not in names
 
 
 def test_the_manifests_import_fast_and_without_torch():

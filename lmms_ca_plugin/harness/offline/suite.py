@@ -14,8 +14,8 @@ from pathlib import Path
 from shutil import rmtree
 from typing import Any
 
-import pyarrow as pa  # type: ignore[import-untyped]
-import pyarrow.parquet as pq  # type: ignore[import-untyped]
+import pyarrow as pa
+import pyarrow.parquet as pq
 import transformers
 
 from lmms_ca_plugin.errors import OptionError

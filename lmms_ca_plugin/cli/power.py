@@ -1,0 +1,63 @@
+"""`lmms-ca power`: how many questions a difference needs."""
+
+from __future__ import annotations
+
+import json as json_module
+import math
+import sys
+from typing import Annotated
+
+import typer
+
+from lmms_ca_plugin.errors import InputError, LmmsCaError
+
+
+def power(
+    difference: Annotated[float, typer.Option(help="The true difference to find, in points.")] = 1.0,
+    flips: Annotated[float, typer.Option(help="Share of answers that change side, in percent.")] = 15.0,
+    baseline: Annotated[str, typer.Option(help="Measure the spread on two runs instead: the first.")] = "",
+    candidate: Annotated[str, typer.Option(help="The second.")] = "",
+    alpha: Annotated[float, typer.Option(help="Two-sided level.")] = 0.05,
+    chance: Annotated[float, typer.Option("--power", help="Chance to find it.")] = 0.8,
+    tasks: Annotated[int, typer.Option(help="Tasks in the comparison (Holm's rule, worst case).")] = 1,
+    cluster_size: Annotated[float, typer.Option(help="Questions per picture.")] = 1.0,
+    correlation: Annotated[float, typer.Option(help="Of two changes on one picture.")] = 0.0,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Say how many paired questions show a difference, and what 100 to 100,000 questions show."""
+    from lmms_ca_plugin.results.power import change_sd, design_effect, detectable_difference, samples_needed
+    from lmms_ca_plugin.results.regression import compare
+
+    sizes = (100, 500, 1000, 2000, 5000, 10_000, 50_000, 100_000)
+    try:
+        if bool(baseline) != bool(candidate):
+            raise InputError("--baseline and --candidate go together: one of them is missing.")
+        if baseline:
+            found = compare(baseline, candidate).tasks
+            # the clustered error already holds what clusters cost
+            spreads = {task.task: (task.pair.stderr * math.sqrt(task.pair.n), 1.0) for task in found}
+        else:
+            spread = change_sd(flips / 100, difference / 100)
+            spreads = {f"{flips:g} % flips": (spread, design_effect(cluster_size, correlation))}
+        needed = {
+            name: samples_needed(difference / 100, sd, alpha, chance, tasks, e) for name, (sd, e) in spreads.items()
+        }
+        shown = {
+            name: {n: 100 * detectable_difference(n, sd, alpha, chance, tasks, e) for n in sizes}
+            for name, (sd, e) in spreads.items()
+        }
+    except LmmsCaError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise typer.Exit(1) from error
+    if json:
+        found_json = {name: {"samples": needed[name], "detectable": shown[name]} for name in needed}
+        print(
+            json_module.dumps(
+                {"difference": difference, "alpha": alpha, "power": chance, "tasks": found_json}, indent=2
+            )
+        )
+        return
+    for name, samples in needed.items():
+        print(f"{name}: {samples} paired questions find {difference:g} points with power {chance:g}")
+        for n, smallest in shown[name].items():
+            print(f"    {n:>7} questions find {smallest:.2f} points")

@@ -1,0 +1,162 @@
+"""How many paired documents a difference needs, and how small a difference so many can show.
+
+Source: the usual normal approximation, n = ((z_alpha/2 + z_power) * sd / difference)^2, with the design effect
+1 + (size - 1) * correlation of equal clusters. For answers that are right or wrong the standard deviation of the paired
+change follows from the share of answers that flip: sqrt(flips - difference^2).
+"""
+
+from __future__ import annotations
+
+import math
+
+from scipy.stats import norm
+
+from lmms_ca_plugin.errors import InputError
+
+POWER = 0.8
+
+
+def _within(name: str, value: float, low: float, high: float) -> None:
+    """Refuses a number that is not strictly between two bounds."""
+    if not low < value < high:
+        raise InputError(f"{name} is {value}; allowed is more than {low:g} and less than {high:g}.")
+
+
+def change_sd(flips: float, difference: float = 0.0) -> float:
+    """Computes the standard deviation of a document's change when answers are right or wrong.
+
+    Args:
+        flips: Share of the documents whose answer changes side, from 0 to 1.
+        difference: Mean change, from -1 to 1; at most `flips` in size.
+
+    Returns:
+        The standard deviation of the change, as a fraction of a document's full score.
+
+    Raises:
+        InputError: The share is not from 0 to 1, or smaller than the difference it is to bring about.
+    """
+    if not 0 < flips <= 1:
+        raise InputError(f"The share of flipped answers is {flips}; allowed is more than 0 and at most 1.")
+    if abs(difference) > flips:
+        raise InputError(
+            f"A difference of {100 * difference:g} points cannot come from {100 * flips:g} % flipped answers; "
+            "give a larger share of flips."
+        )
+    return math.sqrt(flips - difference**2)
+
+
+def design_effect(cluster_size: float, correlation: float) -> float:
+    """Computes by what factor clusters of equal size inflate the variance of a mean.
+
+    Args:
+        cluster_size: Documents per cluster, at least 1.
+        correlation: Of two changes within a cluster, 0 to 1.
+
+    Returns:
+        The factor, at least 1.
+
+    Raises:
+        InputError: An argument is out of its range.
+    """
+    if cluster_size < 1 or not 0 <= correlation <= 1:
+        raise InputError(
+            f"Clusters of {cluster_size} with correlation {correlation}: at least 1, and 0 to 1, are needed."
+        )
+    return 1 + (cluster_size - 1) * correlation
+
+
+def _sum_of_quantiles(alpha: float, power: float, tasks: int) -> float:
+    """Z of the two-sided level, shared among the tasks in the worst case of Holm's rule, plus z of the power."""
+    _within("alpha", alpha, 0, 1)
+    _within("power", power, 0, 1)
+    if tasks < 1:
+        raise InputError(f"{tasks} tasks were given; at least 1 is needed.")
+    return float(norm.ppf(1 - alpha / (2 * tasks)) + norm.ppf(power))
+
+
+def samples_needed(
+    difference: float, sd: float, alpha: float = 0.05, power: float = POWER, tasks: int = 1, effect: float = 1.0
+) -> int:
+    """Computes how many paired documents show a difference.
+
+    Args:
+        difference: The true difference, as a fraction; its sign does not matter.
+        sd: Standard deviation of a document's change.
+        alpha: Two-sided level.
+        power: Chance to show it.
+        tasks: Tasks in the comparison, all of which Holm's rule may have to pay for.
+        effect: The design effect of the clusters.
+
+    Returns:
+        The number of documents.
+
+    Raises:
+        InputError: The difference is 0, or another argument is out of its range.
+    """
+    if difference == 0 or sd < 0:
+        raise InputError(
+            f"A difference of {difference} with standard deviation {sd} needs no finite number of samples."
+        )
+    return max(2, math.ceil(effect * (_sum_of_quantiles(alpha, power, tasks) * sd / difference) ** 2))
+
+
+def detectable_difference(
+    n: int, sd: float, alpha: float = 0.05, power: float = POWER, tasks: int = 1, effect: float = 1.0
+) -> float:
+    """Computes the smallest difference that so many paired documents show.
+
+    Args:
+        n: Number of documents.
+        sd: Standard deviation of a document's change.
+        alpha: Two-sided level.
+        power: Chance to show it.
+        tasks: Tasks in the comparison.
+        effect: The design effect of the clusters.
+
+    Returns:
+        The difference, as a fraction.
+
+    Raises:
+        InputError: An argument is out of its range.
+    """
+    if n < 2:
+        raise InputError(f"{n} documents were given; at least 2 are needed.")
+    return _sum_of_quantiles(alpha, power, tasks) * sd * math.sqrt(effect / n)
+
+
+def samples_to_decide(
+    difference: float,
+    stderr: float,
+    n: int,
+    tolerance: float,
+    alpha: float = 0.05,
+    power: float = POWER,
+    tasks: int = 1,
+) -> int | None:
+    """Computes how many documents would turn an unclear verdict into a clear one, the difference staying as it is.
+
+    Clear is either significant and beyond the tolerance, or a 90 % interval inside it.
+
+    Args:
+        difference: The observed difference, as a fraction.
+        stderr: Its clustered standard error.
+        n: The documents it rests on.
+        tolerance: The difference that is tolerated, as a fraction.
+        alpha: Level of the verdict.
+        power: Chance to be decided.
+        tasks: Tasks in the comparison.
+
+    Returns:
+        The number of documents, or None where no number decides (a difference of exactly the tolerance).
+
+    Raises:
+        InputError: `alpha`, `power` or `tasks` is out of its range.
+    """
+    spare = abs(difference) - tolerance
+    if spare == 0 or not stderr > 0:
+        return None
+    if spare > 0:
+        quantiles, distance = _sum_of_quantiles(alpha, power, tasks), abs(difference)
+    else:
+        quantiles, distance = float(norm.ppf(0.95) + norm.ppf(power)), -spare
+    return max(n + 1, math.ceil(n * (quantiles * stderr / distance) ** 2))

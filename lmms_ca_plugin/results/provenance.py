@@ -1,0 +1,137 @@
+"""What a results file says of the run: checkpoint, method, versions, cost, and the command that repeats it.
+
+Our own entries leave a full record (`config.batch_sizes[0]`, the only place where the harness keeps something of the
+model's own). Of other entries only what the harness itself writes is known; the rest stays empty.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+# Options that say where and how a run is carried out; the others say what is computed and belong to its identity.
+_CARRIED_OUT = frozenset(
+    {"pretrained", "revision", "device", "device_map", "dtype", "attn_implementation", "trust_remote_code"}
+    | {"batch_size", "seed", "trace", "save_crops", "use_cache"}
+)
+_DATE = re.compile(r"(\d{4})(\d\d)(\d\d)_(\d\d)(\d\d)(\d\d)")
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where a run's scores come from. Empty text and None mean: not known."""
+
+    model: str
+    revision: str
+    method: str
+    method_args: str
+    entry: str
+    seconds: float | None
+    samples_per_second: float | None
+    peak_memory_gib: float | None
+    batch_size: str
+    dtype: str
+    device: str
+    seed: str
+    lmms_eval: str
+    transformers: str
+    torch: str
+    plugin: str
+    commit: str
+    date: str
+    command: str
+
+
+def _spell(value: Any) -> str:
+    """Writes an option's value as `--model_args` takes it."""
+    if isinstance(value, (list, tuple)):
+        return ":".join(map(str, value))
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def split_args(text: str) -> dict[str, str]:
+    """Splits `--model_args` at the commas outside brackets and quotes, as the harness does.
+
+    Args:
+        text: E.g. `pretrained=a/b,layers=[1,2]`.
+
+    Returns:
+        Value by option.
+    """
+    parts = re.findall(r"""(?:[^,\[\]{}"']|\[[^\]]*\]|\{[^}]*\}|"[^"]*"|'[^']*')+""", text or "")
+    return {key.strip(): value.strip() for key, _, value in (part.partition("=") for part in parts)}
+
+
+def _command(cli: Mapping[str, Any]) -> str:
+    """Writes the harness command with the arguments that change what is computed."""
+    words = ["lmms-eval"]
+    for name in ("model", "model_args", "tasks", "batch_size", "limit", "offset", "gen_kwargs", "num_fewshot", "seed"):
+        value = cli.get(name)
+        if name == "seed" and value == [0, 1234, 1234, 1234]:
+            continue
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)  # the harness reads --limit 6 as 6.0
+        if value not in (None, "", 0):
+            words += [f"--{name}", ",".join(map(str, value)) if isinstance(value, list) else str(value)]
+    words += ["--force_simple"] if cli.get("force_simple") else []
+    return shlex.join([*words, "--log_samples"])
+
+
+def _record(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Finds our own entry's record; empty for other entries."""
+    logged = config.get("batch_sizes")
+    first = logged[0] if isinstance(logged, list) and logged else None
+    return first if isinstance(first, dict) and "entry" in first else {}
+
+
+def _cost(record: Mapping[str, Any], results: Mapping[str, Any]) -> tuple[float | None, float | None]:
+    """Seconds spent answering all tasks of the run, and samples per second."""
+    seconds, samples = record.get("seconds"), record.get("samples")
+    if not record:
+        seconds = (results.get("throughput") or {}).get("total_elapsed_time")
+        samples = sum(counts["effective"] for counts in results["n-samples"].values())
+    return seconds, samples / seconds if samples and seconds else None
+
+
+def provenance(results: Mapping[str, Any]) -> Provenance:
+    """Reads a run's provenance.
+
+    Args:
+        results: The content of a results file.
+
+    Returns:
+        What is known. `revision` is the checkpoint's, `commit` that of the git repository the harness ran in.
+    """
+    config = results["config"]
+    record, typed = _record(config), split_args(config.get("model_args") or "")
+    args = {key: value for key, value in typed.items() if key not in _CARRIED_OUT}
+    args |= {key: _spell(value) for key, value in record.get("parameters", {}).items() if value is not None}
+    if gen_kwargs := config.get("gen_kwargs"):
+        args["gen_kwargs"] = str(gen_kwargs)
+    seconds, rate = _cost(record, results)
+    versions = record.get("versions", {})
+    date = _DATE.fullmatch(str(results["date"]))
+    return Provenance(
+        model=typed.get("pretrained") or record.get("pretrained") or results.get("model_name") or config["model"],
+        revision=typed.get("revision") or record.get("commit") or "",
+        method=record.get("entry") or config["model"],
+        method_args=",".join(f"{key}={args[key]}" for key in sorted(args)),
+        entry=config["model"],
+        seconds=seconds,
+        samples_per_second=rate,
+        peak_memory_gib=record.get("peak_memory_gib"),
+        batch_size=str(record.get("batch_size") or config.get("batch_size") or ""),
+        dtype=record.get("dtype") or typed.get("dtype", ""),
+        device=record.get("device") or config.get("device") or "",
+        seed=str(record.get("seed", config.get("random_seed", ""))),
+        lmms_eval=versions.get("lmms_eval", ""),
+        transformers=versions.get("transformers") or str(results.get("transformers_version") or ""),
+        torch=versions.get("torch", ""),
+        plugin=versions.get("plugin", ""),
+        commit=str(results.get("git_hash") or ""),
+        date="{}-{}-{}T{}:{}:{}".format(*date.groups()) if date else str(results["date"]),
+        command=_command(config.get("resolved_cli_args") or {"model": config["model"], **config}),
+    )

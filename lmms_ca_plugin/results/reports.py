@@ -1,0 +1,196 @@
+"""A comparison as text, JSON and JUnit XML. Scores and differences are in percent here."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+from xml.etree import ElementTree
+
+from lmms_ca_plugin.results.regression import REGRESSED, UNCLEAR, Flip, Regression, TaskVerdict
+
+_NOT_XML = re.compile(r"[^\t\n\r\x20-\uD7FF\uE000-\uFFFD\U00010000-\U0010FFFF]")
+
+
+def headline(task: TaskVerdict) -> str:
+    """Says a task's verdict in one line.
+
+    Args:
+        task: The comparison of one task.
+
+    Returns:
+        E.g. `ca_gqa: regressed, -2.10 points [-3.20, -1.00] (vqa_exact 61.30 -> 59.20, n = 2000, Holm p = 0.0004)`.
+    """
+    pair = task.pair
+    text = (
+        f"{task.task}: {task.verdict}, {100 * pair.difference:+.2f} points [{100 * pair.low:+.2f}, "
+        f"{100 * pair.high:+.2f}] ({task.metric} {100 * task.baseline_score:.2f} -> {100 * task.candidate_score:.2f}, "
+        f"n = {pair.n}, Holm p = {task.p_holm:.2g})"
+    )
+    if task.verdict == UNCLEAR:
+        text += f"; {_decision(task)}"
+    return text
+
+
+def _decision(task: TaskVerdict) -> str:
+    """Says how many documents would decide."""
+    if task.samples_to_decide is None:
+        return "no number of documents would decide: the difference sits at the tolerance"
+    return f"about {task.samples_to_decide} documents would decide if the difference stays"
+
+
+def _remarks(task: TaskVerdict) -> list[str]:
+    """What else has to be known of a task."""
+    remarks = list(task.notes)
+    for side, ids in (("baseline", task.only_baseline), ("candidate", task.only_candidate)):
+        if ids:
+            some = ", ".join(map(str, ids[:5])) + (", ..." if len(ids) > 5 else "")
+            remarks.append(f"{len(ids)} documents are in the {side} only and were not compared: {some}")
+    return remarks
+
+
+def _flip(flip: Flip) -> str:
+    """One document that changed, on one line."""
+    return (
+        f"document {flip.doc_id}: {flip.baseline_answer!r} ({100 * flip.baseline_score:.0f}) -> "
+        f"{flip.candidate_answer!r} ({100 * flip.candidate_score:.0f})"
+    )
+
+
+def details(task: TaskVerdict, flips: int = 10) -> list[str]:
+    """Lists what a reader wants to see below the verdict.
+
+    Args:
+        task: The comparison of one task.
+        flips: How many changed documents to show, the greatest losses first.
+
+    Returns:
+        Lines.
+    """
+    pair, test = task.pair, task.pair.mcnemar
+    lines = [
+        f"improved {pair.improved}, worsened {pair.worsened} of {pair.n} documents on {pair.n_clusters} clusters; "
+        f"paired t p = {pair.p_value:.2g}; "
+        f"bootstrap [{100 * pair.bootstrap_low:+.2f}, {100 * pair.bootstrap_high:+.2f}]; "
+        f"McNemar {test.fixed} fixed, {test.broken} broken, p = {test.p_value:.2g}"
+    ]
+    lines += _remarks(task)
+    lines += [_flip(flip) for flip in task.flips[:flips]]
+    if len(task.flips) > flips:
+        lines.append(f"and {len(task.flips) - flips} more; --json lists all")
+    return lines
+
+
+def _points(fraction: float) -> float:
+    """A fraction in percent, without the noise of the last bits."""
+    return round(100 * fraction, 10)
+
+
+def _task_json(task: TaskVerdict) -> dict[str, Any]:
+    """One task, JSON-able."""
+    pair = task.pair
+    return {
+        "task": task.task,
+        "metric": task.metric,
+        "verdict": task.verdict,
+        "baseline_score": _points(task.baseline_score),
+        "candidate_score": _points(task.candidate_score),
+        "difference": _points(pair.difference),
+        "stderr": _points(pair.stderr),
+        "ci95": [_points(pair.low), _points(pair.high)],
+        "ci90": [_points(pair.low90), _points(pair.high90)],
+        "bootstrap_ci95": [_points(pair.bootstrap_low), _points(pair.bootstrap_high)],
+        "p_value": pair.p_value,
+        "p_holm": task.p_holm,
+        "mcnemar": {"fixed": pair.mcnemar.fixed, "broken": pair.mcnemar.broken, "p_value": pair.mcnemar.p_value},
+        "n": pair.n,
+        "n_clusters": pair.n_clusters,
+        "improved": pair.improved,
+        "worsened": pair.worsened,
+        "samples_to_decide": task.samples_to_decide,
+        "only_baseline": list(task.only_baseline),
+        "only_candidate": list(task.only_candidate),
+        "notes": list(task.notes),
+        "flips": [
+            {
+                "doc_id": flip.doc_id,
+                "baseline_answer": flip.baseline_answer,
+                "candidate_answer": flip.candidate_answer,
+                "baseline_score": _points(flip.baseline_score),
+                "candidate_score": _points(flip.candidate_score),
+            }
+            for flip in task.flips
+        ],
+    }
+
+
+def to_json(regression: Regression) -> str:
+    """Writes a comparison as JSON.
+
+    Args:
+        regression: The comparison.
+
+    Returns:
+        One object; scores, differences and intervals in percent.
+    """
+    content = {
+        "baseline": regression.baseline,
+        "candidate": regression.candidate,
+        "tolerance": _points(regression.rules.tolerance),
+        "alpha": regression.rules.alpha,
+        "regressed": regression.regressed,
+        "tasks": [_task_json(task) for task in regression.tasks],
+        "notes": list(regression.notes),
+    }
+    return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _xml(text: str) -> str:
+    """Replaces characters that XML cannot hold; answers may hold any."""
+    return _NOT_XML.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+def to_junit(regression: Regression) -> str:
+    """Writes a comparison as JUnit XML: one test per task, failed if it regressed.
+
+    Args:
+        regression: The comparison.
+
+    Returns:
+        The document.
+    """
+    failures = sum(task.verdict == REGRESSED for task in regression.tasks)
+    counts = {"tests": str(len(regression.tasks)), "failures": str(failures), "errors": "0"}
+    suites = ElementTree.Element("testsuites", counts)
+    suite = ElementTree.SubElement(suites, "testsuite", {"name": "lmms-ca regress", **counts})
+    for task in regression.tasks:
+        case = ElementTree.SubElement(suite, "testcase", {"classname": "lmms-ca.regress", "name": task.task})
+        text = _xml("\n".join([headline(task), *details(task)]))
+        if task.verdict == REGRESSED:
+            ElementTree.SubElement(case, "failure", {"message": _xml(headline(task))}).text = text
+        else:
+            ElementTree.SubElement(case, "system-out").text = text
+    return _document(suites)
+
+
+def error_junit(message: str) -> str:
+    """Writes the JUnit XML of a comparison that could not be made.
+
+    Args:
+        message: Why not.
+
+    Returns:
+        A document with one test in error.
+    """
+    counts = {"tests": "1", "failures": "0", "errors": "1"}
+    suites = ElementTree.Element("testsuites", counts)
+    suite = ElementTree.SubElement(suites, "testsuite", {"name": "lmms-ca regress", **counts})
+    case = ElementTree.SubElement(suite, "testcase", {"classname": "lmms-ca.regress", "name": "comparison"})
+    ElementTree.SubElement(case, "error", {"message": _xml(message)})
+    return _document(suites)
+
+
+def _document(root: ElementTree.Element) -> str:
+    """Writes an XML tree with its declaration."""
+    ElementTree.indent(root)
+    return f'<?xml version="1.0" encoding="utf-8"?>\n{ElementTree.tostring(root, encoding="unicode")}\n'

@@ -1,0 +1,277 @@
+"""Standard errors, intervals and paired tests for scores that cluster by image.
+
+Every comparison is paired by document: two models on the same questions differ far less by chance than two means do.
+Questions on one picture are not independent, so standard errors are clustered.
+
+Sources: clustered standard error, Miller 2024, "Adding Error Bars to Evals" (arXiv 2411.00640), equation 4, which the
+harness uses as well; exact McNemar test as in its textbook form (a binomial test on the discordant pairs).
+Scores are fractions from 0 to 1; whoever prints them multiplies by 100.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+from lmms_ca_plugin.errors import InputError
+
+Scores = npt.NDArray[np.float64]  # (documents,)
+
+_RIGHT = 0.5  # from this score on an answer counts as right for McNemar's test
+_RESAMPLES = 10_000
+_DRAWS_AT_ONCE = 5_000_000  # three arrays of so many numbers: some 120 MB
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean with its clustered standard error and interval."""
+
+    mean: float
+    stderr: float
+    low: float
+    high: float
+    n: int
+    n_clusters: int
+
+
+@dataclass(frozen=True)
+class McNemar:
+    """Right and wrong answers that changed side, with the exact two-sided p-value."""
+
+    fixed: int
+    broken: int
+    p_value: float
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """Candidate minus baseline over the same documents."""
+
+    difference: float
+    stderr: float
+    low: float
+    high: float
+    low90: float
+    high90: float
+    bootstrap_low: float
+    bootstrap_high: float
+    p_value: float
+    mcnemar: McNemar
+    n: int
+    n_clusters: int
+    improved: int
+    worsened: int
+
+
+def _codes(clusters: Sequence[Hashable], n: int) -> tuple[npt.NDArray[np.int64], int]:
+    """Numbers the clusters by first appearance: (documents,) codes and how many there are."""
+    if len(clusters) != n:
+        raise InputError(f"{n} scores but {len(clusters)} clusters were given; there is one cluster per score.")
+    seen: dict[Hashable, int] = {}
+    codes = np.array([seen.setdefault(cluster, len(seen)) for cluster in clusters], dtype=np.int64)
+    return codes, len(seen)
+
+
+def _checked(name: str, scores: Sequence[float] | Scores) -> Scores:
+    """Turns scores into an array and refuses an empty one and numbers that are none."""
+    values = np.asarray(scores, dtype=np.float64)
+    if values.ndim != 1 or values.size == 0:
+        raise InputError(f"The {name} scores have shape {values.shape}; a non-empty list of numbers is needed.")
+    if not np.isfinite(values).all():
+        where = int(np.flatnonzero(~np.isfinite(values))[0])
+        raise InputError(f"The {name} score at position {where} is {values[where]}; scores must be finite numbers.")
+    return values
+
+
+def clustered_stderr(scores: Sequence[float] | Scores, clusters: Sequence[Hashable]) -> float:
+    """Computes the standard error of a mean whose terms cluster.
+
+    With every document in a cluster of its own it is the ordinary standard error, sd / sqrt(n).
+
+    Args:
+        scores: (documents,) any numbers.
+        clusters: (documents,) the cluster of each.
+
+    Returns:
+        The standard error, in the scores' unit; NaN for a single document.
+
+    Raises:
+        InputError: No scores, scores that are not finite, or another number of clusters.
+    """
+    values = _checked("given", scores)
+    n = values.size
+    codes, _ = _codes(clusters, n)
+    if n < 2:
+        return float("nan")
+    residuals = values - values.mean()
+    own = float(residuals @ residuals)
+    sums = np.bincount(codes, weights=residuals)  # (clusters,)
+    crossed = float(sums @ sums) - own
+    return float(np.sqrt(own / ((n - 1) * n) + crossed / n**2))
+
+
+def _half_width(stderr: float, n_clusters: int, level: float) -> float:
+    """Half the width of the t interval with one degree of freedom less than there are clusters."""
+    if n_clusters < 2:
+        return float("nan")
+    return float(stats.t.ppf((1 + level) / 2, n_clusters - 1)) * stderr
+
+
+def mean_interval(scores: Sequence[float] | Scores, clusters: Sequence[Hashable], level: float = 0.95) -> Interval:
+    """Computes a mean score with its clustered t interval, cut to what a score can be.
+
+    Where every document scores 0, or every one 1, the standard error is 0 and says nothing; the interval is then the
+    exact binomial one of as many clusters.
+
+    Args:
+        scores: (documents,) scores from 0 to 1.
+        clusters: (documents,) the cluster of each.
+        level: The interval's coverage.
+
+    Returns:
+        Mean, standard error and interval; with a single cluster the latter two are NaN.
+
+    Raises:
+        InputError: As for `clustered_stderr`.
+    """
+    values = _checked("given", scores)
+    _, n_clusters = _codes(clusters, values.size)
+    mean = float(values.mean())
+    stderr = clustered_stderr(values, clusters) if n_clusters > 1 else float("nan")
+    half = _half_width(stderr, n_clusters, level)
+    low, high = (float(np.clip(end, 0, 1)) for end in (mean - half, mean + half))
+    if stderr == 0 and mean in (0, 1):
+        exact = stats.binomtest(int(mean) * n_clusters, n_clusters).proportion_ci(level, "exact")
+        low, high = float(exact.low), float(exact.high)
+    return Interval(mean, stderr, low, high, values.size, n_clusters)
+
+
+def bootstrap_interval(
+    scores: Sequence[float] | Scores,
+    clusters: Sequence[Hashable],
+    seed: int = 0,
+    resamples: int = _RESAMPLES,
+    level: float = 0.95,
+) -> tuple[float, float]:
+    """Computes the percentile interval of a mean by drawing whole clusters with replacement.
+
+    Args:
+        scores: (documents,) scores or differences.
+        clusters: (documents,) the cluster of each, numbered by first appearance.
+        seed: Of NumPy's PCG64 generator.
+        resamples: How often to draw.
+        level: The interval's coverage.
+
+    Returns:
+        The interval's ends, in the scores' unit.
+
+    Raises:
+        InputError: As for `clustered_stderr`.
+    """
+    values = _checked("given", scores)
+    codes, n_clusters = _codes(clusters, values.size)
+    sums = np.bincount(codes, weights=values)  # (clusters,)
+    sizes = np.bincount(codes)  # (clusters,)
+    generator = np.random.default_rng(seed)
+    at_once = max(1, _DRAWS_AT_ONCE // n_clusters)
+    means: list[Scores] = []
+    for start in range(0, resamples, at_once):
+        drawn = generator.integers(
+            0, n_clusters, (min(at_once, resamples - start), n_clusters)
+        )  # (resamples, clusters)
+        means.append(sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1))  # (resamples,)
+    low, high = np.quantile(np.concatenate(means), [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def mcnemar_exact(baseline: Sequence[float] | Scores, candidate: Sequence[float] | Scores) -> McNemar:
+    """Tests whether right answers (score at least 0.5) turned wrong as often as wrong ones turned right.
+
+    Args:
+        baseline: (documents,) scores from 0 to 1.
+        candidate: (documents,) scores of the same documents.
+
+    Returns:
+        The counts and the exact two-sided p-value; 1 where nothing changed side.
+
+    Raises:
+        InputError: Scores that are not finite, or unequal lengths.
+    """
+    before, after = _pair(baseline, candidate)
+    fixed = int(((before < _RIGHT) & (after >= _RIGHT)).sum())
+    broken = int(((before >= _RIGHT) & (after < _RIGHT)).sum())
+    changed = fixed + broken
+    return McNemar(fixed, broken, float(stats.binomtest(fixed, changed).pvalue) if changed else 1.0)
+
+
+def _pair(baseline: Sequence[float] | Scores, candidate: Sequence[float] | Scores) -> tuple[Scores, Scores]:
+    """Checks both sides of a paired comparison."""
+    before, after = _checked("baseline", baseline), _checked("candidate", candidate)
+    if before.size != after.size:
+        raise InputError(f"{before.size} baseline scores but {after.size} candidate scores: they are not paired.")
+    return before, after
+
+
+def _p_value(difference: float, stderr: float, n_clusters: int) -> float:
+    """Two-sided p-value of the clustered paired t test."""
+    if difference == 0:
+        return 1.0
+    if n_clusters < 2:
+        return float("nan")
+    if stderr == 0:
+        # every document moved by the same amount: t is infinite, but the exact sign-flip test of so many clusters
+        # gives no smaller p-value than this
+        return float(2.0 ** (1 - n_clusters))
+    return float(2 * stats.t.sf(abs(difference) / stderr, n_clusters - 1))
+
+
+def paired_difference(
+    baseline: Sequence[float] | Scores,
+    candidate: Sequence[float] | Scores,
+    clusters: Sequence[Hashable],
+    seed: int = 0,
+    resamples: int = _RESAMPLES,
+) -> PairedDifference:
+    """Compares two models on the same documents, candidate minus baseline.
+
+    Args:
+        baseline: (documents,) scores from 0 to 1.
+        candidate: (documents,) scores of the same documents in the same order.
+        clusters: (documents,) the cluster of each.
+        seed: Of the bootstrap.
+        resamples: Of the bootstrap; 0 leaves its interval NaN.
+
+    Returns:
+        The difference with its standard error, 95 % and 90 % t intervals, bootstrap interval, clustered paired t
+        test, exact McNemar test and counts. In the scores' unit.
+
+    Raises:
+        InputError: Scores that are not finite, or unequal lengths.
+    """
+    before, after = _pair(baseline, candidate)
+    change = after - before
+    _, n_clusters = _codes(clusters, change.size)
+    mean = float(change.mean())
+    stderr = clustered_stderr(change, clusters) if n_clusters > 1 else float("nan")
+    half, half90 = _half_width(stderr, n_clusters, 0.95), _half_width(stderr, n_clusters, 0.90)
+    drawn = bootstrap_interval(change, clusters, seed, resamples) if resamples else (float("nan"), float("nan"))
+    return PairedDifference(
+        difference=mean,
+        stderr=stderr,
+        low=mean - half,
+        high=mean + half,
+        low90=mean - half90,
+        high90=mean + half90,
+        bootstrap_low=drawn[0],
+        bootstrap_high=drawn[1],
+        p_value=_p_value(mean, stderr, n_clusters),
+        mcnemar=mcnemar_exact(before, after),
+        n=change.size,
+        n_clusters=n_clusters,
+        improved=int((change > 0).sum()),
+        worsened=int((change < 0).sum()),
+    )

@@ -1,0 +1,185 @@
+"""The leaderboard in the paper's shape: a row per model and method, a column per set, the average last.
+
+Rules: the cells are the main scores. Those are `vqa_accuracy` on the sets with votes and `vqa_exact` on GQA and DocVQA,
+two measures that the table joins and its caption names. Our tasks, the bundled ones and the harness's own never share a
+table. An average needs all six sets: an average over fewer is another number. Printed values stand in a row of their
+own below the row that they belong to.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import pandas as pd
+
+from lmms_ca_plugin.errors import InputError
+from lmms_ca_plugin.results.published import BENCHMARK_OF, SETS
+from lmms_ca_plugin.results.schema import Row, escape
+from lmms_ca_plugin.scoring.documents import BENCHMARKS
+
+Form = Literal["markdown", "csv", "latex"]
+
+_TITLES = {
+    "gqa": "GQA",
+    "vqav2": "VQAv2",
+    "okvqa": "OKVQA",
+    "vizwiz": "VizWiz",
+    "textvqa": "TextVQA",
+    "docvqa": "DocVQA",
+}
+_HEADER = ("Model", "Method", *(_TITLES[name] for name in SETS), "Average")
+_MARK = "*"
+
+
+@dataclass(frozen=True)
+class WideTable:
+    """One table in the paper's shape."""
+
+    caption: str
+    lines: tuple[tuple[str, ...], ...]
+
+
+def _family(task: str) -> str:
+    """Which tasks share a table."""
+    prefix = task.split("_")[0]
+    return f"{prefix}_*" if prefix in ("ca", "mini") else "the harness's own"
+
+
+def _benchmark(task: str) -> str | None:
+    """The set of a task, ours, bundled, or the harness's own."""
+    return task.removeprefix("mini_") if task.startswith("mini_") else BENCHMARK_OF.get(task)
+
+
+def _is_main(row: Row, benchmark: str) -> bool:
+    """Whether a row holds the main score of its set."""
+    metric = str(row["metric"])
+    if _family(str(row["task"])) == "the harness's own":
+        return metric in ("exact_match", "anls")
+    return metric == BENCHMARKS[benchmark].main
+
+
+def _number(row: Row, column: str) -> float | None:
+    """A row's number, or None where its cell is empty."""
+    value = row.get(column)
+    return float(value) if isinstance(value, (int, float)) else None
+
+
+def _cell(row: Row | None) -> str:
+    """Score, half the width of the interval, and a mark where the difference to the baseline is significant."""
+    score = _number(row, "score") if row else None
+    if row is None or score is None:
+        return ""
+    stderr, low, high = _number(row, "stderr"), _number(row, "ci95_low"), _number(row, "ci95_high")
+    spread = f" ± {(high - low) / 2:.1f}" if stderr and low is not None and high is not None else ""
+    p_holm = _number(row, "p_holm")
+    return f"{score:.2f}{spread}{_MARK if p_holm is not None and p_holm < 0.05 else ''}"
+
+
+def _average(values: Sequence[float | None]) -> str:
+    """The mean of all six, or nothing."""
+    whole = [value for value in values if value is not None]
+    return f"{sum(whole) / len(whole):.2f}" if len(whole) == len(SETS) else ""
+
+
+def _names(keys: Sequence[tuple[str, ...]]) -> dict[tuple[str, ...], str]:
+    """Names each method; where a model has several variants of one, by the options in which they differ."""
+    names: dict[tuple[str, ...], str] = {}
+    for key in keys:
+        same = [other for other in keys if (other[0], other[2]) == (key[0], key[2])]
+        shared = set.intersection(*(set(other[3].split(",")) for other in same))
+        own = [option for option in key[3].split(",") if option and option not in shared]
+        if len({other[1] for other in same}) > 1:
+            own.append(f"revision={key[1] or 'none'}")
+        if len({other[4] for other in same if other[:4] == key[:4]}) > 1:
+            own.append(key[4])
+        names[key] = f"{key[2]} ({', '.join(own)})" if own else key[2]
+    return names
+
+
+def _lines(rows: Sequence[Row]) -> list[tuple[str, ...]]:
+    """The table's lines: of each model and method ours, and what is printed."""
+    cells: dict[tuple[str, ...], dict[str, Row]] = {}
+    for row in rows:
+        benchmark = _benchmark(str(row["task"]))
+        if benchmark in SETS and _is_main(row, benchmark):
+            # one line per size: a run on a few questions does not mix with one on all
+            limit = "" if row.get("command") is None or "--limit" not in str(row["command"]) else f"n={row['n']}"
+            key = (*(str(row.get(name) or "") for name in ("model", "revision", "method", "method_args")), limit)
+            older = cells.setdefault(key, {}).get(benchmark)
+            if older is None or str(row["date"]) >= str(older["date"]):
+                cells[key][benchmark] = row
+    names = _names(list(cells))
+    lines: list[tuple[str, ...]] = []
+    for key in sorted(cells, key=lambda key: (key[0], key[2] != "vanilla", names[key])):
+        found = [cells[key].get(name) for name in SETS]
+        scores = [_number(row, "score") if row else None for row in found]
+        lines.append((key[0], names[key], *map(_cell, found), _average(scores)))
+        printed = [_number(row, "published") if row else None for row in found]
+        if any(value is not None for value in printed):
+            source = next(str(row["published_source"]) for row in found if row and row.get("published_source"))
+            texts = ("" if value is None else f"{value:.2f}" for value in printed)
+            lines.append((key[0], f"{names[key]}, printed ({source})", *texts, _average(printed)))
+    return lines
+
+
+def wide_tables(rows: Sequence[Row]) -> list[WideTable]:
+    """Lays rows out in the paper's shape.
+
+    Args:
+        rows: Leaderboard rows.
+
+    Returns:
+        One table for our tasks, one for the bundled ones, one for the harness's own, as far as there are any.
+
+    Raises:
+        InputError: No row is of one of the six sets.
+    """
+    tables: list[WideTable] = []
+    for family in ("ca_*", "mini_*", "the harness's own"):
+        lines = _lines([row for row in rows if _family(str(row["task"])) == family])
+        measure = (
+            "exact_match (the harness's VQA accuracy; plain equality on GQA), anls on DocVQA; intervals not clustered"
+            if family == "the harness's own"
+            else "vqa_accuracy, on GQA and DocVQA vqa_exact; intervals clustered by picture"
+        )
+        if lines:
+            caption = (
+                f"Tasks {family}: {measure}. In percent, ± half the 95 % interval; {_MARK} differs from the baseline "
+                "(Holm-adjusted p < 0.05). Printed values name no scorer."
+            )
+            tables.append(WideTable(caption, tuple(lines)))
+    if not tables:
+        raise InputError("No row is of one of the six sets, so that there is no table in the paper's shape.")
+    return tables
+
+
+def render(table: WideTable, form: Form) -> str:
+    """Writes a table.
+
+    Args:
+        table: The table.
+        form: `markdown`, `csv` or `latex` (booktabs).
+
+    Returns:
+        Its text.
+    """
+    if form == "csv":
+        out = io.StringIO()
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerows([_HEADER, *([escape(cell) for cell in line] for line in table.lines)])
+        return out.getvalue()
+    if form == "latex":
+        caption = table.caption.replace("%", r"\%").replace("_", r"\_")
+        frame = pd.DataFrame(table.lines, columns=list(_HEADER))
+        plain = frame.to_latex(index=False, escape=True, column_format="ll" + "r" * 7, caption=caption)
+        return plain.replace("±", r"$\pm$")
+    rows = [
+        _HEADER,
+        ("---", "---", *["---:"] * 7),
+        *([cell.replace("|", r"\|") for cell in line] for line in table.lines),
+    ]
+    return table.caption + "\n\n" + "".join(f"| {' | '.join(row)} |\n" for row in rows)

@@ -1,0 +1,1 @@
+"""One script per scorer, each of which `evaluate.load` takes by path."""

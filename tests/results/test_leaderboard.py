@@ -1,0 +1,271 @@
+"""Rows, differences, merging, published values, and the CSV itself."""
+
+import csv
+import io
+import json
+import math
+from pathlib import Path
+
+import pytest
+from harness_files import flipped, task_samples, write_run
+
+from lmms_ca_plugin.errors import InputError
+from lmms_ca_plugin.results.leaderboard import build, leaderboard
+from lmms_ca_plugin.results.published import SETS, published_value, tables
+from lmms_ca_plugin.results.runs import read_runs
+from lmms_ca_plugin.results.schema import COLUMNS, escape, read_csv, to_csv, write_atomically
+from lmms_ca_plugin.results.statistics import mean_interval, paired_difference
+
+DATA = Path(__file__).parent / "data"
+BEFORE = [1.0] * 120 + [0.0] * 80
+AFTER = flipped(BEFORE, 0.2, -0.05, seed=1)
+CLUSTERS = [i // 4 for i in range(200)]
+RECORD = {"entry": "contrastive", "parameters": {"rho": 0.2, "scope": "fusion"}, "samples": 200, "seconds": 50.0}
+
+
+def two_methods(folder, tasks=("ca_textvqa",), **kwargs):
+    write_run(
+        folder,
+        {task: task_samples(task, BEFORE, clusters=CLUSTERS) for task in tasks},
+        record=RECORD | {"entry": "vanilla", "parameters": {}},
+        **kwargs,
+    )
+    write_run(
+        folder,
+        {task: task_samples(task, AFTER, clusters=CLUSTERS) for task in tasks},
+        date="20260101_000100",
+        model="llava_contrastive",
+        record=RECORD,
+        **kwargs,
+    )
+    return folder
+
+
+def rows_of(path, **wanted):
+    return [row for row in read_csv(path) if all(row[name] == value for name, value in wanted.items())]
+
+
+def test_every_column_is_as_specified():
+    assert ",".join(COLUMNS) == (
+        "model,revision,method,method_args,task,split,metric,score,stderr,ci95_low,ci95_high,n,n_failed,n_empty,"
+        "cluster_source,delta,delta_ci95_low,delta_ci95_high,p_value,p_holm,baseline,published,published_source,seconds,"
+        "samples_per_second,peak_memory_gib,batch_size,dtype,device,seed,lmms_eval,transformers,torch,plugin,commit,date,"
+        "command"
+    )
+
+
+def test_a_row_with_its_difference(tmp_path):
+    board = leaderboard([two_methods(tmp_path / "runs")], tmp_path / "lb.csv")
+    assert board.notes == []
+    (vanilla,) = rows_of(tmp_path / "lb.csv", method="vanilla")
+    (ours,) = rows_of(tmp_path / "lb.csv", method="contrastive")
+    alone = mean_interval(AFTER, CLUSTERS)
+    pair = paired_difference(BEFORE, AFTER, CLUSTERS, resamples=0)
+    expected = {
+        "score": 100 * alone.mean,
+        "stderr": 100 * alone.stderr,
+        "ci95_low": 100 * alone.low,
+        "ci95_high": 100 * alone.high,
+        "delta": 100 * pair.difference,
+        "delta_ci95_low": 100 * pair.low,
+        "delta_ci95_high": 100 * pair.high,
+        "p_value": pair.p_value,
+        "p_holm": pair.p_value,
+        "seconds": 50,
+        "samples_per_second": 4,
+    }
+    assert {name: ours[name] for name in expected} == pytest.approx(expected, abs=1e-9)
+    assert (ours["n"], ours["n_failed"], ours["cluster_source"], ours["baseline"]) == (200, 0, "image", "vanilla")
+    assert (vanilla["score"], vanilla["delta"], vanilla["p_value"], vanilla["baseline"]) == (60, None, None, "")
+
+
+def test_holm_runs_over_the_tasks_of_one_comparison(tmp_path):
+    tasks = [f"ca_{name}" for name in SETS]
+    leaderboard([two_methods(tmp_path / "runs", tasks)], tmp_path / "lb.csv")
+    ours = rows_of(tmp_path / "lb.csv", method="contrastive")
+    assert len(ours) == 6
+    for row in ours:  # the same numbers in each task, so that the adjustment is the full factor
+        assert row["p_holm"] == pytest.approx(min(1, 6 * row["p_value"]), rel=1e-6)
+
+
+def test_no_baseline_no_difference(tmp_path):
+    leaderboard([two_methods(tmp_path / "runs")], tmp_path / "lb.csv", baseline="dola")
+    for row in read_csv(tmp_path / "lb.csv"):
+        assert [row[name] for name in ("delta", "delta_ci95_low", "delta_ci95_high", "p_value", "p_holm")] == [None] * 5
+        assert row["baseline"] == ""
+
+
+def test_other_documents_are_no_baseline(tmp_path):
+    write_run(tmp_path / "a", {"ca_gqa": task_samples("ca_gqa", BEFORE[:50])}, record=RECORD | {"entry": "vanilla"})
+    write_run(tmp_path / "b", {"ca_gqa": task_samples("ca_gqa", BEFORE)}, record=RECORD)
+    rows = leaderboard([tmp_path / "a", tmp_path / "b"]).rows
+    assert all(row.get("delta") is None for row in rows)
+
+
+def test_the_same_ids_with_other_questions_are_refused(tmp_path):
+    write_run(tmp_path / "a", {"ca_gqa": task_samples("ca_gqa", BEFORE)}, record=RECORD | {"entry": "vanilla"})
+    other = task_samples("ca_gqa", BEFORE)
+    other[5]["vqa_accuracy"]["answers"] = ["something else"] * 10
+    write_run(tmp_path / "b", {"ca_gqa": other}, record=RECORD)
+    with pytest.raises(InputError, match="bear the same ids but other questions"):
+        leaderboard([tmp_path / "a", tmp_path / "b"])
+
+
+def test_real_files_of_several_runs(tmp_path):
+    board = leaderboard([DATA / "ca", DATA / "own", DATA / "limit"], tmp_path / "lb.csv", baseline="toy2")
+    assert len(board.rows) == 2 * 18 + 6 + 6
+    own = rows_of(tmp_path / "lb.csv", task="textvqa_val")
+    assert [row["metric"] for row in own] == ["exact_match"]
+    assert own[0]["cluster_source"] == "none"
+    assert own[0]["score"] == pytest.approx(100 * 10 / 12)
+    # a short run does not replace the long one
+    assert {row["n"] for row in rows_of(tmp_path / "lb.csv", task="ca_gqa")} == {6, 12}
+    ours = rows_of(tmp_path / "lb.csv", task="ca_textvqa", method="contrastive", metric="vqa_accuracy")
+    assert ours[0]["delta"] == pytest.approx(100 * (8 - 4) / 12)
+    assert ours[0]["n_empty"] == 1
+
+
+def test_blank_answers_are_counted(tmp_path):
+    samples = task_samples("ca_gqa", [1, 0, 0, 0], answers=["x", "", " \n", "-"])
+    write_run(tmp_path / "r", {"ca_gqa": samples})
+    assert leaderboard([tmp_path / "r"]).rows[0]["n_empty"] == 2
+
+
+def test_failed_documents_make_the_score_invalid_not_0(tmp_path):
+    write_run(tmp_path / "r", {"ca_gqa": task_samples("ca_gqa", [1, None, 1])})
+    leaderboard([tmp_path / "r"], tmp_path / "lb.csv")
+    (row,) = read_csv(tmp_path / "lb.csv")
+    assert (row["n"], row["n_failed"], row["score"], row["stderr"], row["ci95_low"]) == (3, 1, None, None, None)
+
+
+def test_mixed_scorer_versions_are_refused(tmp_path):
+    write_run(tmp_path / "a", {"ca_gqa": task_samples("ca_gqa", BEFORE)})
+    write_run(tmp_path / "b", {"ca_gqa": task_samples("ca_gqa", BEFORE)}, version=2.0, model="llava_dola")
+    with pytest.raises(InputError, match=r"ca_gqa was scored by version 1.0 .* and by version 2.0"):
+        leaderboard([tmp_path / "a", tmp_path / "b"])
+
+
+def test_the_newest_wins_and_history_keeps(tmp_path):
+    write_run(tmp_path / "r", {"ca_gqa": task_samples("ca_gqa", BEFORE)}, date="20260101_000000")
+    write_run(tmp_path / "r", {"ca_gqa": task_samples("ca_gqa", AFTER)}, date="20260102_000000")
+    newest = leaderboard([tmp_path / "r"], tmp_path / "lb.csv").rows
+    assert [row["date"] for row in newest] == ["2026-01-02T00:00:00"]
+    assert len(leaderboard([tmp_path / "r"], tmp_path / "history.csv", history=True).rows) == 2
+
+
+def test_a_file_is_merged_into_and_an_older_run_does_not_win(tmp_path):
+    write_run(tmp_path / "new", {"ca_gqa": task_samples("ca_gqa", BEFORE)}, date="20260102_000000")
+    write_run(tmp_path / "old", {"ca_gqa": task_samples("ca_gqa", AFTER)}, date="20260101_000000")
+    write_run(tmp_path / "other", {"ca_gqa": task_samples("ca_gqa", AFTER)}, pretrained="org/other")
+    leaderboard([tmp_path / "new"], tmp_path / "lb.csv")
+    once = (tmp_path / "lb.csv").read_text()
+    assert leaderboard([tmp_path / "new"], tmp_path / "lb.csv").notes == []
+    assert (tmp_path / "lb.csv").read_text() == once
+    board = leaderboard([tmp_path / "old"], tmp_path / "lb.csv")
+    assert board.notes == ["1 older rows of the same measurement were replaced; --history keeps them."]
+    assert (tmp_path / "lb.csv").read_text() == once
+    leaderboard([tmp_path / "other"], tmp_path / "lb.csv")
+    assert [row["model"] for row in read_csv(tmp_path / "lb.csv")] == ["org/llava", "org/other"]
+
+
+def test_the_file_is_left_alone_when_an_input_is_bad(tmp_path):
+    write_run(tmp_path / "r", {"ca_gqa": task_samples("ca_gqa", BEFORE)})
+    leaderboard([tmp_path / "r"], tmp_path / "lb.csv")
+    before = (tmp_path / "lb.csv").read_bytes()
+    with pytest.raises(InputError):
+        leaderboard([tmp_path / "r", tmp_path / "nowhere"], tmp_path / "lb.csv")
+    assert (tmp_path / "lb.csv").read_bytes() == before
+
+
+def test_writing_is_all_or_nothing(tmp_path, monkeypatch):
+    path = tmp_path / "lb.csv"
+    write_atomically(path, "old")
+    monkeypatch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        write_atomically(path, "new and longer")
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_formulas_are_escaped_in_text_and_numbers_are_not(tmp_path):
+    row = dict.fromkeys(COLUMNS)
+    row |= {"model": "=cmd|' /C calc'!A0", "method_args": "-1", "task": "@x", "command": "+1", "device": "\tx"}
+    row |= {"delta": -3.5, "n": 7, "metric": "'quoted", "date": "2026"}
+    text = to_csv([row])
+    (cells,) = csv.DictReader(io.StringIO(text))
+    assert cells["model"].startswith("'=cmd")
+    assert (cells["method_args"], cells["task"], cells["command"], cells["device"]) == ("'-1", "'@x", "'+1", "'\tx")
+    assert (cells["delta"], cells["n"]) == ("-3.5", "7")
+    (tmp_path / "x.csv").write_text(text)
+    (back,) = read_csv(tmp_path / "x.csv")
+    assert {name: back[name] for name in ("model", "method_args", "metric", "delta")} == {
+        "model": "=cmd|' /C calc'!A0",
+        "method_args": "-1",
+        "metric": "'quoted",
+        "delta": -3.5,
+    }
+    assert escape("plain") == "plain"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda text: text.replace("score,", "scoer,", 1), r"unknown column 'scoer'. Did you mean 'score'"),
+        (lambda text: text.replace("stderr,", "", 1), "columns are missing or doubled: stderr"),
+        (lambda text: text.replace("stderr,", "score,", 1), "columns are missing or doubled: stderr"),
+        (lambda text: text[: text.rindex(",")] + "\n", "line 2 has 36 cells, not 37: it is half-written"),
+        (lambda text: text.replace(",60.0,", ",sixty,", 1), "line 2: score is 'sixty', which is no number"),
+        (lambda text: text.replace(",60.0,", ",nan,", 1), "line 2: score is nan"),
+    ],
+)
+def test_a_csv_that_was_tampered_with(tmp_path, change, message):
+    write_run(tmp_path / "r", {"ca_gqa": task_samples("ca_gqa", BEFORE)})
+    leaderboard([tmp_path / "r"], tmp_path / "lb.csv")
+    (tmp_path / "lb.csv").write_text(change((tmp_path / "lb.csv").read_text()))
+    with pytest.raises(InputError, match=message):
+        leaderboard([tmp_path / "r"], tmp_path / "lb.csv")
+
+
+def test_a_lone_sample_file_earns_no_row(tmp_path):
+    write_run(tmp_path, {"ca_gqa": task_samples("ca_gqa", BEFORE)}).unlink()
+    with pytest.raises(InputError, match="nobody knows which model"):
+        leaderboard([tmp_path / "20260101_000000_samples_ca_gqa.jsonl"])
+
+
+@pytest.mark.parametrize(
+    ("model", "method", "args", "task", "expected"),
+    [
+        ("llava-hf/llava-1.5-7b-hf", "vanilla", "", "ca_gqa", (66.0, "Song et al., Table 1")),
+        ("llava-hf/llava-1.5-7b-hf", "llava_hf", "", "textvqa_val", (57.2, "Song et al., Table 1")),
+        ("liuhaotian/llava-v1.5-7b", "contrastive", "rho=0.2,scope=fusion", "ca_okvqa", (55.4, "Song et al., Table 1")),
+        ("llava-hf/llava-1.5-7b-hf", "contrastive", "scope=deep", "ca_gqa", (60.3, "Song et al., Table 3")),
+        ("llava-hf/llava-1.5-7b-hf", "contrastive", "rho=0.5", "ca_gqa", (None, "")),
+        ("llava-hf/llava-1.5-7b-hf", "contrastive", "mask_by=random", "ca_gqa", (None, "")),
+        ("llava-hf/llava-1.5-7b-hf", "vicrop", "", "docvqa_val", (25.1, "Song et al., Table 2")),
+        ("llava-hf/llava-v1.6-vicuna-7b-hf", "dola", "", "ca_docvqa", (67.2, "Song et al., Table 2")),
+        ("llava-hf/llava-1.5-13b-hf", "vanilla", "", "ca_gqa", (None, "")),
+        ("llava-hf/llava-v1.6-mistral-7b-hf", "vanilla", "", "ca_gqa", (None, "")),
+        ("llava-hf/llava-1.5-7b-hf", "vanilla", "", "mini_gqa", (None, "")),
+        ("llava-hf/llava-1.5-7b-hf", "var", "", "ca_gqa", (None, "")),
+    ],
+)
+def test_published_values_stand_beside_the_same_experiment_only(model, method, args, task, expected):
+    assert published_value(model, method, args, task) == expected
+
+
+def test_published_stands_in_the_main_row_only(tmp_path):
+    samples = task_samples("ca_gqa", BEFORE)
+    for sample in samples:
+        sample["word_overlap"] = sample["vqa_accuracy"]
+    path = write_run(tmp_path / "r", {"ca_gqa": samples}, pretrained="llava-hf/llava-1.5-7b-hf", record=RECORD)
+    content = json.loads(path.read_text())
+    content["results"]["ca_gqa"]["word_overlap,none"] = 0.6
+    content["higher_is_better"]["ca_gqa"]["word_overlap"] = True
+    path.write_text(json.dumps(content))
+    published = {row["metric"]: row.get("published") for row in build(read_runs([tmp_path / "r"])[0])}
+    assert published == {"vqa_accuracy": 69.4, "word_overlap": None}
+
+
+def test_the_tables_are_whole():
+    assert [len([row for row in tables() if row.table == number]) for number in (1, 2, 3)] == [13, 6, 4]
+    assert all(math.isfinite(float(cell)) for row in tables() for cell in row.cells.values())

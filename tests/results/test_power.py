@@ -1,0 +1,74 @@
+"""Sample sizes against simulation and against the textbook's numbers."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from lmms_ca_plugin.errors import InputError
+from lmms_ca_plugin.results.power import (
+    change_sd,
+    design_effect,
+    detectable_difference,
+    samples_needed,
+    samples_to_decide,
+)
+
+
+def test_a_textbook_number():
+    # d = 0.5 sd, alpha 0.05 two-sided, power 0.8: (1.960 + 0.842)^2 / 0.25 = 31.4
+    assert samples_needed(0.5, 1.0) == 32
+
+
+def test_so_many_samples_give_so_much_power():
+    difference, flips = 0.03, 0.15
+    n = samples_needed(difference, change_sd(flips, difference), power=0.9)
+    generator = np.random.default_rng(0)
+    chances = [(flips - difference) / 2, 1 - flips, (flips + difference) / 2]
+    found = sum(stats.ttest_1samp(generator.choice([-1, 0, 1], n, p=chances), 0).pvalue < 0.05 for _ in range(1000))
+    assert found / 1000 == pytest.approx(0.9, abs=0.03)
+
+
+def test_both_directions_agree():
+    sd = change_sd(0.2)
+    n = samples_needed(0.01, sd, tasks=6, effect=1.6)
+    assert detectable_difference(n, sd, tasks=6, effect=1.6) == pytest.approx(0.01, rel=1e-3)
+
+
+def test_clusters_and_tasks_cost_samples():
+    plain = samples_needed(0.02, 0.4)
+    assert samples_needed(0.02, 0.4, effect=design_effect(4, 0.2)) == pytest.approx(1.6 * plain, rel=1e-3)
+    assert samples_needed(0.02, 0.4, tasks=6) > plain
+    assert samples_needed(-0.02, 0.4) == plain
+
+
+def test_an_unclear_loss_needs_enough_to_be_significant():
+    n = samples_to_decide(-0.02, 0.0125, 1000, tolerance=0.01)
+    assert n == samples_needed(0.02, 0.0125 * np.sqrt(1000))
+
+
+def test_an_unclear_sameness_needs_enough_to_fit_the_tolerance():
+    n = samples_to_decide(0.0, 0.01, 1000, tolerance=0.01)
+    assert n == pytest.approx(1000 * (1.6449 + 0.8416) ** 2, rel=1e-3)
+
+
+def test_at_the_tolerance_no_number_decides():
+    assert samples_to_decide(-0.01, 0.01, 100, tolerance=0.01) is None
+    assert samples_to_decide(0.0, 0.01, 100, tolerance=0.0) is None
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: samples_needed(0, 0.4), "no finite number"),
+        (lambda: samples_needed(0.1, 0.4, alpha=0), "alpha is 0"),
+        (lambda: samples_needed(0.1, 0.4, power=1), "power is 1"),
+        (lambda: samples_needed(0.1, 0.4, tasks=0), "0 tasks"),
+        (lambda: change_sd(0), "share of flipped answers is 0"),
+        (lambda: change_sd(0.05, 0.1), "10 points cannot come from 5 %"),
+        (lambda: design_effect(0.5, 0.1), "Clusters of 0.5"),
+        (lambda: detectable_difference(1, 0.4), "1 documents"),
+    ],
+)
+def test_bad_input_is_named(call, message):
+    with pytest.raises(InputError, match=message):
+        call()

@@ -1,0 +1,196 @@
+"""Statistics against scipy, against brute force, and against stored results of real systems."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from lmms_ca_plugin.errors import InputError
+from lmms_ca_plugin.results.multiplicity import holm
+from lmms_ca_plugin.results.statistics import (
+    bootstrap_interval,
+    clustered_stderr,
+    mcnemar_exact,
+    mean_interval,
+    paired_difference,
+)
+
+PAIRED = Path(__file__).parents[2].parent / "shared" / "conformance" / "paired"
+real = pytest.mark.skipif(not PAIRED.is_dir(), reason="../shared/conformance is not beside this checkout")
+RNG = np.random.default_rng(7)
+BEFORE = RNG.choice([0, 0.3, 0.6, 0.9, 1], 400)
+AFTER = np.where(RNG.random(400) < 0.2, RNG.choice([0, 0.3, 0.6, 0.9, 1], 400), BEFORE)
+ALONE = range(400)
+FOURS = [i // 4 for i in range(400)]
+
+
+def expected_pairs():
+    if not PAIRED.is_dir():
+        return []
+    stored = json.loads((PAIRED / "expected.json").read_text())
+    return [(name, pair) for name, found in stored.items() for pair in found["pairs"]]
+
+
+@real
+@pytest.mark.parametrize("name", ["docvqa_9models", "okvqa_3models", "vizwiz_6models"])
+def test_real_systems_alone(name):
+    stored = json.loads((PAIRED / "expected.json").read_text())[name]
+    table = pd.read_csv(PAIRED / f"{name}.csv")
+    for model, expected in stored["models"].items():
+        found = mean_interval(table[model], table["cluster"])
+        assert found.mean == pytest.approx(expected["mean"], abs=1e-12)
+        assert found.stderr == pytest.approx(expected["se_clustered"], abs=1e-12)
+        assert clustered_stderr(table[model], range(len(table))) == pytest.approx(expected["se_clt"], abs=1e-12)
+        assert (found.n, found.n_clusters) == (stored["n"], stored["n_clusters"])
+
+
+@real
+@pytest.mark.parametrize(("name", "pair"), expected_pairs())
+def test_real_systems_in_pairs(name, pair):
+    expected = json.loads((PAIRED / "expected.json").read_text())[name]["pairs"][pair]
+    table = pd.read_csv(PAIRED / f"{name}.csv")
+    before, after = (table[model].to_numpy() for model in pair.split("|"))
+    found = paired_difference(before, after, table["cluster"], resamples=0)
+    assert found.difference == pytest.approx(expected["mean_diff_b_minus_a"], abs=1e-12)
+    assert found.stderr == pytest.approx(expected["se_paired_clustered"], abs=1e-12)
+    alone = paired_difference(before, after, range(len(table)), resamples=0)
+    assert alone.stderr == pytest.approx(expected["se_paired"], abs=1e-12)
+    assert alone.p_value == pytest.approx(expected["ttest_rel_p"], rel=1e-9)
+    assert (found.mcnemar.fixed, found.mcnemar.broken) == (
+        expected["mcnemar_n01_fixed"],
+        expected["mcnemar_n10_broken"],
+    )
+    assert found.mcnemar.p_value == pytest.approx(expected["mcnemar_exact_p"], rel=1e-9)
+    assert (found.improved, found.worsened) == (expected["improved"], expected["worsened"])
+    if interval := expected.get("bootstrap10k_pcg64seed0_ci95"):
+        assert bootstrap_interval(after - before, range(len(table))) == pytest.approx(interval, abs=1e-9)
+
+
+def test_p_value_and_interval_are_scipys_where_nothing_clusters():
+    found = paired_difference(BEFORE, AFTER, ALONE)
+    reference = stats.ttest_rel(AFTER, BEFORE)
+    assert found.p_value == pytest.approx(reference.pvalue, rel=1e-12)
+    for level, low, high in ((0.95, found.low, found.high), (0.90, found.low90, found.high90)):
+        assert (low, high) == pytest.approx(tuple(reference.confidence_interval(level)), rel=1e-12)
+
+
+def test_bootstrap_agrees_with_scipys_and_is_seeded():
+    change = AFTER - BEFORE
+    reference = stats.bootstrap((change,), np.mean, n_resamples=10_000, method="percentile", rng=3).confidence_interval
+    assert bootstrap_interval(change, ALONE) == pytest.approx((reference.low, reference.high), abs=1e-3)
+    assert bootstrap_interval(change, FOURS) == bootstrap_interval(change, FOURS)
+    assert bootstrap_interval(change, FOURS) != bootstrap_interval(change, FOURS, seed=1)
+
+
+def test_bootstrap_draws_clusters():
+    # four equal documents per cluster carry no more than one does
+    values = np.repeat(RNG.normal(size=60), 4)
+    quadruple = bootstrap_interval(values, np.repeat(range(60), 4).tolist())
+    assert quadruple == pytest.approx(bootstrap_interval(values[::4], range(60)), abs=1e-12)
+
+
+def test_bootstrap_in_small_portions_is_the_same(monkeypatch):
+    whole = bootstrap_interval(AFTER, FOURS, resamples=50)
+    monkeypatch.setattr("lmms_ca_plugin.results.statistics._DRAWS_AT_ONCE", 700)
+    assert bootstrap_interval(AFTER, FOURS, resamples=50) == whole
+
+
+def test_clustered_error_by_brute_force():
+    values, clusters = BEFORE[:40], [i % 7 for i in range(40)]
+    residuals = values - values.mean()
+    crossed = sum(
+        residuals[i] * residuals[j] for i in range(40) for j in range(40) if i != j and clusters[i] == clusters[j]
+    )
+    assert clustered_stderr(values, clusters) ** 2 == pytest.approx(values.var(ddof=1) / 40 + crossed / 1600)
+
+
+def test_equal_documents_in_a_cluster_count_once():
+    values = np.repeat(BEFORE[:50], 4)
+    single = clustered_stderr(BEFORE[:50], range(50))
+    assert clustered_stderr(values, np.repeat(range(50), 4).tolist()) == pytest.approx(single, rel=0.02)
+    assert clustered_stderr(values, range(200)) == pytest.approx(single / 2, rel=0.02)
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.integers(0, 5)), min_size=2, max_size=40))
+def test_clustered_error_is_never_negative_or_nan(rows):
+    scores, clusters = zip(*rows, strict=True)
+    assert clustered_stderr(scores, clusters) >= 0
+
+
+def test_an_interval_stays_within_what_a_score_can_be():
+    found = mean_interval([1] * 29 + [0], range(30))
+    assert found.high == 1
+    assert found.low < found.mean < 1
+
+
+@pytest.mark.parametrize(("fixed", "broken"), [(0, 0), (1, 0), (5, 5), (3, 12), (40, 70)])
+def test_mcnemar_is_the_binomial_test(fixed, broken):
+    before = [0.3] * fixed + [0.6] * broken + [1] * 5 + [0] * 5
+    after = [0.5] * fixed + [0.49] * broken + [0.6] * 5 + [0.3] * 5
+    found = mcnemar_exact(before, after)
+    tail = stats.binom.cdf(min(fixed, broken), fixed + broken, 0.5)
+    assert (found.fixed, found.broken) == (fixed, broken)
+    assert found.p_value == pytest.approx(min(1, 2 * tail))
+
+
+def test_no_change_is_no_difference():
+    found = paired_difference(BEFORE, BEFORE, FOURS)
+    assert (found.difference, found.p_value, found.improved, found.worsened) == (0, 1, 0, 0)
+    assert (found.low, found.high, found.bootstrap_low, found.bootstrap_high) == (0, 0, 0, 0)
+
+
+def test_a_uniform_change_is_judged_by_the_sign_test():
+    found = paired_difference([1.0] * 5, [0.0] * 5, range(5))
+    assert found.stderr == 0
+    assert found.p_value == 2 / 2**5
+
+
+def test_swapping_the_sides_turns_the_sign_only():
+    there, back = paired_difference(BEFORE, AFTER, FOURS), paired_difference(AFTER, BEFORE, FOURS)
+    assert there.difference == -back.difference
+    assert there.p_value == pytest.approx(back.p_value, rel=1e-12)
+    assert (there.improved, there.mcnemar.fixed) == (back.worsened, back.mcnemar.broken)
+
+
+@pytest.mark.parametrize(
+    ("given_p", "expected"),
+    [
+        ([0.01, 0.04, 0.03, 0.005], [0.03, 0.06, 0.06, 0.02]),
+        ([0.05], [0.05]),
+        ([0.5, 0.6], [1, 1]),
+        ([0.02, 0.02, 0.02], [0.06, 0.06, 0.06]),
+        ([0, 1], [0, 1]),
+    ],
+)
+def test_holm(given_p, expected):
+    found = holm({f"task{i}": p for i, p in enumerate(given_p)})
+    assert list(found) == [f"task{i}" for i in range(len(given_p))]
+    assert list(found.values()) == pytest.approx(expected)
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
+def test_holm_lies_between_plain_and_bonferroni(p_values):
+    for i, adjusted in enumerate(holm({str(i): p for i, p in enumerate(p_values)}).values()):
+        assert p_values[i] <= adjusted <= min(1, len(p_values) * p_values[i])
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_numbers_that_are_none_are_refused_with_their_place(bad):
+    with pytest.raises(InputError, match="candidate score at position 1 is"):
+        paired_difference([0, 1], [0, bad], range(2))
+
+
+def test_unpaired_and_empty_input_is_refused():
+    with pytest.raises(InputError, match="2 baseline scores but 3 candidate scores"):
+        paired_difference([0, 1], [0, 1, 1], range(2))
+    with pytest.raises(InputError, match="non-empty"):
+        mean_interval([], [])
+    with pytest.raises(InputError, match="2 scores but 3 clusters"):
+        clustered_stderr([0, 1], range(3))
+    with pytest.raises(InputError, match="p-value of gqa is nan"):
+        holm({"gqa": float("nan")})

@@ -1,0 +1,97 @@
+"""The paper's table shape."""
+
+import csv
+import io
+
+import pytest
+from harness_files import task_samples, write_run
+
+from lmms_ca_plugin.errors import InputError
+from lmms_ca_plugin.results.leaderboard import leaderboard
+from lmms_ca_plugin.results.published import SETS
+from lmms_ca_plugin.results.wide import render, wide_tables
+from lmms_ca_plugin.scoring.documents import BENCHMARKS
+
+CHECKPOINT = "llava-hf/llava-1.5-7b-hf"
+
+
+def six_sets(folder, right, sets=SETS, method="vanilla", date="20260101_000000", prefix="ca_", **kwargs):
+    """A run per main metric, because a results file in these tests has one metric."""
+    for second, (votes, metric) in enumerate([(True, "vqa_accuracy"), (False, "vqa_exact")]):
+        chosen = {
+            f"{prefix}{name}": task_samples(name, [1] * right + [0] * (100 - right), metric)
+            for name in sets
+            if BENCHMARKS[name].votes == votes
+        }
+        if chosen:
+            record = {"entry": method, "parameters": kwargs.get("parameters", {})}
+            stamp = f"{date[:-1]}{second}"
+            write_run(folder, chosen, stamp, f"llava_{method}", CHECKPOINT, metric=metric, record=record)
+
+
+def cells(table, form="csv"):
+    return list(csv.reader(io.StringIO(render(table, form))))
+
+
+def test_two_methods_with_printed_values(tmp_path):
+    six_sets(tmp_path, 50)
+    six_sets(tmp_path, 70, method="contrastive", date="20260101_000100")
+    (table,) = wide_tables(leaderboard([tmp_path]).rows)
+    header, vanilla, printed, ours, ours_printed = cells(table)
+    assert header == ["Model", "Method", "GQA", "VQAv2", "OKVQA", "VizWiz", "TextVQA", "DocVQA", "Average"]
+    assert vanilla[:3] == [CHECKPOINT, "vanilla", "50.00 ± 10.0"]
+    assert vanilla[-1] == "50.00"
+    assert printed[1:3] == ["vanilla, printed (Song et al., Table 1)", "66.00"]
+    assert printed[-1] == "55.20"
+    assert ours[2] == "70.00 ± 9.1*"
+    assert ours_printed[-1] == "58.25"
+    assert "vqa_accuracy, on GQA and DocVQA vqa_exact" in table.caption
+
+
+def test_no_average_over_fewer_sets(tmp_path):
+    six_sets(tmp_path, 50, sets=("gqa", "vqav2", "okvqa", "vizwiz", "textvqa"))
+    (table,) = wide_tables(leaderboard([tmp_path]).rows)
+    assert cells(table)[1][-2:] == ["", ""]
+
+
+def test_variants_of_a_method_are_named_by_what_differs(tmp_path):
+    for minute, scope in enumerate(["fusion", "deep"]):
+        six_sets(
+            tmp_path,
+            50,
+            method="contrastive",
+            date=f"20260101_000{minute}00",
+            parameters={"rho": 0.2, "scope": scope},
+        )
+    (table,) = wide_tables(leaderboard([tmp_path]).rows)
+    names = {line[1] for line in cells(table)[1:] if "printed" not in line[1]}
+    assert names == {"contrastive (scope=fusion)", "contrastive (scope=deep)"}
+
+
+def test_families_do_not_share_a_table(tmp_path):
+    six_sets(tmp_path, 50)
+    six_sets(tmp_path, 60, prefix="mini_", date="20260101_000200")
+    ours, mini = wide_tables(leaderboard([tmp_path]).rows)
+    assert ours.caption.startswith("Tasks ca_*")
+    assert mini.caption.startswith("Tasks mini_*")
+    assert (cells(ours)[1][-1], cells(mini)[1][-1]) == ("50.00", "60.00")
+    assert len(cells(mini)) == 2  # nothing is printed for them
+
+
+def test_markdown_and_latex(tmp_path):
+    six_sets(tmp_path, 50)
+    (table,) = wide_tables(leaderboard([tmp_path]).rows)
+    markdown = render(table, "markdown")
+    assert f"| {CHECKPOINT} | vanilla | 50.00 ± 10.0 |" in markdown
+    assert markdown.count("\n|") == 4
+    latex = render(table, "latex")
+    assert r"\begin{tabular}{llrrrrrrr}" in latex
+    assert r"50.00 $\pm$ 10.0" in latex
+    assert r"Tasks ca\_*: vqa\_accuracy" in latex
+    assert r"95 \% interval" in latex
+
+
+def test_rows_of_other_tasks_make_no_table(tmp_path):
+    write_run(tmp_path, {"pope": task_samples("pope", [1, 0, 1])})
+    with pytest.raises(InputError, match="No row is of one of the six sets"):
+        wide_tables(leaderboard([tmp_path]).rows)
