@@ -143,7 +143,7 @@ def _seam(
         kernel = "sdpa"
         lowest = torch.finfo(query.dtype).min
         allowed = visible(padding, query.shape[2])  # (b, 1, q, k)
-        attention_mask = torch.where(allowed, call.bias.clamp(min=lowest).to(query), lowest)  # (b, 1|h, q, k)
+        attention_mask = torch.where(allowed, call.bias.to(query).clamp(min=lowest), lowest)  # (b, 1|h, q, k)
     reweighting = None if call is None else call.reweighting
     if reweighting is not None and reweighting.queries is None:
         assert call is not None and padding is not None

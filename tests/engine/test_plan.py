@@ -61,6 +61,18 @@ def test_states_of_every_step_replace_the_earlier(any_family):
     assert not torch.equal(seen[1][0], seen[0][0]) and not torch.equal(seen[2][0], seen[1][0])
 
 
+def test_an_expanded_run_goes_on_as_so_many_samples(any_family):
+    tokens = torch.tensor([300, 301])
+    plan = replace(RESCORE, edits=(Edit(3, "weights", nothing, uniform), Edit(4, "scores", nothing)))
+    expected, _ = forced(any_family, plan, mixed_questions()[:2], tokens[None])
+    run = Run(any_family, plan, prompt_of(any_family, mixed_questions()[:2]), 2)
+    with run.attached():
+        run.prefill()
+        run.expand(2)
+        scores = run.step(tokens.repeat_interleave(2))
+    assert torch.allclose(scores, expected[1].repeat_interleave(2, 0), rtol=1e-9, atol=1e-12)
+
+
 # ---- edits of weights ------------------------------------------------------------------------------------------------
 def uniform(weights, values):
     """Makes a row uniform over the keys it sees."""
