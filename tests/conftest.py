@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
+
+# Before numpy and torch are imported, and for every process the tests start: models this small lose more by waiting for
+# a second thread than they gain, and two test processes share the cores already.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 import pytest
 import torch
 from toys import FAMILIES, make_family
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from lmms_ca_plugin.families._contract import Family
-
-torch.set_num_threads(1)  # models this small lose more by waiting for a second thread than they gain
 
 
 @pytest.fixture(scope="session", autouse=True)
