@@ -47,12 +47,34 @@ class HarnessRun:
     more: tuple[str, ...] = ()
 
     @property
+    def arguments(self) -> str:
+        """The options as `--model_args` takes them."""
+        return ",".join(f"{name}={value}" for name, value in self.model_args.items())
+
+    def earlier(self) -> Path | None:
+        """Finds what an earlier call of the same run left in the output folder.
+
+        Returns:
+            Its result file, or None where the folder holds no result.
+
+        Raises:
+            LmmsCaError: The folder holds the result of another run, with which this one would be mixed up.
+        """
+        mine = {"model": self.model, "model_args": self.arguments, "tasks": ",".join(self.tasks), "limit": self.limit}
+        for file in self._results():
+            typed = json.loads(file.read_text())["config"]["resolved_cli_args"]
+            other = {name: typed[name] for name in mine if str(typed[name]) != str(mine[name])}
+            if other:
+                raise LmmsCaError(f"{file} is of another run: {other}, not {mine}. Name another output folder.")
+            return file
+        return None
+
+    @property
     def command(self) -> list[str]:
         """The command line."""
-        arguments = ",".join(f"{name}={value}" for name, value in self.model_args.items())
         limit = [] if self.limit is None else ["--limit", str(self.limit)]
         return [
-            *(str(Path(sys.executable).with_name("lmms-eval")), "--model", self.model, "--model_args", arguments),
+            *(str(Path(sys.executable).with_name("lmms-eval")), "--model", self.model, "--model_args", self.arguments),
             *("--tasks", ",".join(self.tasks), "--batch_size", str(self.batch_size), *limit),
             *("--output_path", str(self.output), "--log_samples", "--timezone", "UTC", *self.more),
         ]
