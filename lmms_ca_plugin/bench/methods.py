@@ -37,14 +37,14 @@ class BenchOptions:
 
     Attributes:
         methods: Which; None is every method there is.
-        pairs: Timed pairs per method; below 9 nothing is decided.
+        pairs: Timed pairs per method; below 9 no time is judged.
         batch_size: Questions that are answered together.
         new_tokens: Tokens that every answer has.
         seed: Seeds the questions and the order of everything.
     """
 
     methods: tuple[str, ...] | None = None
-    pairs: int = 15
+    pairs: int = 21
     batch_size: int = 1
     new_tokens: int = 4
     seed: int = 0

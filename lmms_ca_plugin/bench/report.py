@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import platform
+import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ from lmms_ca_plugin.bench.models import held_bytes
 from lmms_ca_plugin.families._contract import Family
 
 SCHEMA = 1
-PACKAGES = ("lmms-ca", "torch", "transformers", "numpy", "scipy", "pillow", "tokenizers")
+PACKAGES = ("lmms-ca", "transformers", "numpy", "scipy", "pillow", "tokenizers")
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,11 @@ def as_record(
         "options": asdict(options),
         "machine": asdict(machine),
         "seconds": seconds,
-        "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
+        "versions": {
+            "python": platform.python_version(),
+            **{name: _version(name) for name in PACKAGES},
+            "torch": torch.__version__,  # with its build
+        },
         "model": {
             **asdict(trunk),
             "parameters": sum(p.numel() for p in model.parameters()),
@@ -113,8 +118,6 @@ def _cost(cost: Cost) -> dict[str, Any]:
 
 
 def _version(package: str) -> str | None:
-    from importlib.metadata import PackageNotFoundError
-
     try:
         return version(package)
     except PackageNotFoundError:  # run from a source tree, the package itself has no record
@@ -129,21 +132,18 @@ def as_table(costs: Sequence[Cost], options: BenchOptions) -> Table:
         title=f"Cost relative to vanilla: {options.pairs} pairs, batch {options.batch_size}, "
         f"{options.new_tokens} new tokens",
         caption=f"Time: median with its {CONFIDENCE:.0%} interval. Memory: peak {judged}, range of its passes. "
-        "A target inside its interval is undecided.",
+        "A target inside its interval, or without one, is undecided.",
     )
-    for heading in ("method", "seconds", "time", "target", "", "memory", "target", ""):
-        table.add_column(heading, justify="left" if heading in ("method", "") else "right")
+    for heading in ("method", "seconds", "time", "target", "memory", "target"):
+        table.add_column(heading, justify="left" if heading in ("method", "target") else "right", no_wrap=True)
     for cost in costs:
-        memory, median = cost.memory(cost.judged), sorted(pair.method for pair in cost.pairs)[len(cost.pairs) // 2]
         table.add_row(
             cost.name,
-            f"{median:.2f}",
+            f"{statistics.median(pair.method for pair in cost.pairs):.2f}",
             _interval(cost.time),
-            _target(cost.case.time),
-            cost.verdicts.get("time", ""),
-            _interval(memory),
-            _target(cost.case.memory),
-            cost.verdicts.get("memory", ""),
+            _target(cost, "time", cost.case.time),
+            _interval(cost.memory(cost.judged)),
+            _target(cost, "memory", cost.case.memory),
         )
     return table
 
@@ -171,10 +171,11 @@ def _floor(floor: Floor) -> str:
 
 
 def _interval(estimate: Estimate) -> str:
+    median = f"{estimate.median:.3f}"
     if estimate.low is None or estimate.high is None:
-        return f"{estimate.median:.3f} (no interval)"
-    return f"{estimate.median:.3f} ({estimate.low:.3f} to {estimate.high:.3f})"
+        return f"{median} (-)"
+    return median if estimate.low == estimate.high else f"{median} ({estimate.low:.3f} to {estimate.high:.3f})"
 
 
-def _target(target: float | None) -> str:
-    return "" if target is None else f"{target:.2f}"
+def _target(cost: Cost, measure: str, target: float | None) -> str:
+    return "" if target is None else f"{target:.2f} {cost.verdicts[measure]}"

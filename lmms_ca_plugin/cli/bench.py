@@ -20,7 +20,7 @@ def methods(
     device: Annotated[
         str, typer.Option(help="cpu (114 million parameters), or cuda (the 7B shape, bfloat16).")
     ] = "cpu",
-    pairs: Annotated[int, typer.Option(help="Timed pairs per method; below 9 nothing is decided.")] = 15,
+    pairs: Annotated[int, typer.Option(help="Timed pairs per method; below 9 no time is judged.")] = 21,
     batch_size: Annotated[int, typer.Option(help="Questions answered together.")] = 1,
     new_tokens: Annotated[int, typer.Option(help="Tokens that every answer has.")] = 4,
     methods: Annotated[str | None, typer.Option(help="Joined by commas; all without it.")] = None,
