@@ -2,6 +2,8 @@
 
 Rule: multiply-adds. A position that passes a block costs the block's weights, and twice the hidden size for every key
 that it attends to; a picture costs the vision tower and the projector; a new token costs the head.
+It bounds operations, not seconds: what both sides share and nobody counts (preprocessing, waiting for the weights in
+each decoding step) brings a ratio of times nearer to 1, and below the floor.
 """
 
 from __future__ import annotations
