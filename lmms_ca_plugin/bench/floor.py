@@ -1,0 +1,120 @@
+"""How few operations a method can do, counted from token numbers and shapes, relative to vanilla.
+
+Rule: multiply-adds. A position that passes a block costs the block's weights, and twice the hidden size for every key
+that it attends to; a picture costs the vision tower and the projector; a new token costs the head.
+It bounds operations, not seconds: what both sides share and nobody counts (preprocessing, waiting for the weights in
+each decoding step) brings a ratio of times nearer to 1, and below the floor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import nn
+
+from lmms_ca_plugin.families._contract import Family, Message, Question
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is done for a batch.
+
+    Attributes:
+        block_tokens: Positions that pass a block, summed over blocks.
+        pictures: Pictures that pass the vision tower.
+        operations: Multiply-adds.
+    """
+
+    block_tokens: int = 0
+    pictures: int = 0
+    operations: int = 0
+
+    def __add__(self, other: Work) -> Work:
+        return Work(
+            self.block_tokens + other.block_tokens,
+            self.pictures + other.pictures,
+            self.operations + other.operations,
+        )
+
+
+@dataclass(frozen=True)
+class Floor:
+    """The least work of a method, beside vanilla's."""
+
+    vanilla: Work
+    method: Work
+
+    @property
+    def ratio(self) -> float:
+        """The method's operations over vanilla's."""
+        return self.method.operations / self.vanilla.operations
+
+
+def two_picture_floor(
+    family: Family, questions: Sequence[Question], logs: Sequence[Mapping[str, Any]], new_tokens: int
+) -> Floor:
+    """Counts ViCrop's `rel_att`: maps of two prompts up to the map's block, then an answer about picture and crop.
+
+    The two prompts differ only behind the picture, so its positions pass once. The crop passes the vision tower too.
+
+    Args:
+        family: The loaded checkpoint, a LLaVA-1.5.
+        questions: One picture each.
+        logs: What the method decided; `map_layer` is the block it read.
+        new_tokens: New tokens of each answer.
+    """
+    vanilla, method = Work(), Work()
+    for question, log in zip(questions, logs, strict=True):
+        start, asked = _lengths(family, question)
+        _, general = _lengths(family, _changed(question, text="Write a general description of the image."))
+        longer = sum(_lengths(family, _changed(question, times=2)))
+        vanilla += _picture(family) + _answer(family, start + asked, new_tokens)
+        blocks = log["map_layer"] + 1
+        method += _picture(family) + _picture(family) + _answer(family, longer, new_tokens)
+        method += _passes(family, blocks, start, 0)
+        method += _passes(family, blocks, asked, start) + _passes(family, blocks, general, start)
+    return Floor(vanilla, method)
+
+
+def _changed(question: Question, text: str | None = None, times: int = 1) -> Question:
+    """Asks another text, or shows the pictures several times."""
+    conversation = tuple(Message(m.role, m.text if text is None else text, m.pictures * times) for m in question.read())
+    return replace(question, conversation=lambda: conversation)
+
+
+def _lengths(family: Family, question: Question) -> tuple[int, int]:
+    """Counts a prompt's positions up to the last image token, and behind it."""
+    ids = family.encode([question]).input_ids[0]  # (s,)
+    start = int((ids == family.trunk.image_token_id).nonzero()[-1, 0]) + 1
+    return start, len(ids) - start
+
+
+def _answer(family: Family, prompt: int, new_tokens: int) -> Work:
+    blocks = family.trunk.num_blocks
+    head = family.trunk.vocabulary * family.trunk.hidden_size
+    work = _passes(family, blocks, prompt, 0) + Work(operations=head * new_tokens)
+    for position in range(new_tokens - 1):  # the last new token passes no block
+        work += _passes(family, blocks, 1, prompt + position)
+    return work
+
+
+def _passes(family: Family, blocks: int, tokens: int, before: int) -> Work:
+    """Positions that pass the first blocks behind `before` others, each seeing those, itself and what came between."""
+    keys = tokens * before + tokens * (tokens + 1) // 2
+    weights = _weights(family.blocks[0])
+    return Work(blocks * tokens, 0, blocks * (tokens * weights + 2 * family.trunk.hidden_size * keys))
+
+
+def _picture(family: Family) -> Work:
+    tower, projector = family.model.model.vision_tower, family.model.model.multi_modal_projector
+    config = family.model.config.vision_config
+    tokens = (config.image_size // config.patch_size) ** 2 + 1  # and the class token
+    attention = 2 * config.hidden_size * tokens**2 * config.num_hidden_layers
+    return Work(0, 1, tokens * _weights(tower) + attention + (tokens - 1) * _weights(projector))
+
+
+def _weights(module: nn.Module) -> int:
+    """Multiply-adds per position: the weights of all linear maps, and of the convolution that makes the patches."""
+    return sum(m.weight.numel() for m in module.modules() if isinstance(m, nn.Linear | nn.Conv2d))
