@@ -27,6 +27,7 @@ FORBIDDEN = {
     "families": ("lmms_eval", "datasets", "evaluate", "lmms_ca_plugin.methods", "lmms_ca_plugin.engine"),
     "methods": ("lmms_eval", "datasets", "evaluate", "lmms_ca_plugin.engine", "lmms_ca_plugin.harness"),
     "engine": ("lmms_eval", "datasets", "evaluate", "lmms_ca_plugin.harness", "lmms_ca_plugin.cli"),
+    "bench": ("lmms_eval", "datasets", "evaluate", "lmms_ca_plugin.harness", "lmms_ca_plugin.cli"),
     "tiny": ("lmms_eval", "lmms_ca_plugin.harness", "lmms_ca_plugin.cli"),
     "cli": ("lmms_eval",),
 }

@@ -248,7 +248,7 @@ def read_states(read: Read, states: Tensor, padding: Tensor) -> Tensor:
         (b, e), or (b, s, e) for all rows; with `dims` in place of e.
     """
     if read.rows == "last":
-        states = states[:, -1]  # (b, e)
+        states = states[:, -1].clone()  # (b, e); a view would keep the states of every position alive
     elif read.rows == "first":
         first = padding.long().argmax(-1).to(states.device)  # (b,)
         states = states[torch.arange(len(states), device=states.device), first]  # (b, e)

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from naive import attention_of_last_token, eager, generate
+from scipy.spatial.distance import jensenshannon
 from toys import ask, make_family, mixed_questions
 
 from lmms_ca_plugin.engine.engine import Engine, Request, RunOptions, sample_seed
@@ -144,6 +145,42 @@ def test_the_controls():
         m: Contrastive.from_options({**LAYERS, "mask_by": m}).plan(SMALL).reads for m in ("post", "none", "random")
     }
     assert reads == {"post": (Read(3),), "none": (), "random": ()}
+
+
+@pytest.mark.parametrize(
+    ("site", "there", "elsewhere"),
+    [
+        ("residual", 1e-9, 1.0),
+        ("post_norm", 0.1, 1.0),
+        ("kv", 0.1, 1.0),
+        ("value", 0.1, 1.0),
+        ("logit", math.log(0.1), 0.0),
+        ("knockout", -math.inf, 0.0),
+    ],
+)
+def test_every_site_has_its_strength_at_the_masked_tokens(site, there, elsewhere):
+    values = decide(MAPS, rho=0.5, site=site).values[0].tolist()
+    assert values == [elsewhere, elsewhere, there, elsewhere, there, elsewhere]
+    engine_site = "scores" if site in ("logit", "knockout") else site
+    assert Contrastive.from_options({**LAYERS, "site": site}).plan(SMALL).edits[0].site == engine_site
+
+
+@pytest.mark.parametrize("review", [27, 28, 29, 30, 31])
+def test_every_review_block_compares_with_the_block_before_it(review):
+    plan = Contrastive.from_options({"review_layer": review}).plan(PAPER)
+    assert plan.edits[0].block == review and max(read.block for read in plan.reads) == review - 1
+
+
+def test_the_wcd_preset_on_hand_made_maps():
+    # Fixed pre-block 2, raw signed difference p3 - p2 = [0, -.1, .2, -.1], negatives clipped to 0: a tie of three.
+    (log,) = decide(MAPS, preset="wcd", scope="2", rho=0.25).log
+    assert (log["pre_layer"], log["masked_tokens"], log["masked_share"]) == (2, 3, 0.75)
+    assert log["distances"] == {2: pytest.approx(wcd_distance([0, 0.5, 0, 0.5], [0, 0.25, 0.5, 0.25]))}
+
+
+def wcd_distance(p, q):
+    """Jensen-Shannon divergence to base 2, as scipy has it (its distance is the root)."""
+    return jensenshannon(p, q, base=2) ** 2
 
 
 @pytest.mark.parametrize(("rho", "masked"), [(0.0, 0), (0.2, 115), (0.5, 288), (0.29999999999999999, 172), (1.0, 576)])
