@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -63,9 +64,9 @@ def _is_main(row: Row, benchmark: str) -> bool:
 
 
 def _number(row: Row, column: str) -> float | None:
-    """A row's number, or None where its cell is empty."""
+    """A row's number, or None where its cell is empty or not a number (one cluster has no interval)."""
     value = row.get(column)
-    return float(value) if isinstance(value, (int, float)) else None
+    return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None
 
 
 def _cell(row: Row | None) -> str:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 
 import pytest
 from harness_files import task_samples, write_run
@@ -46,6 +47,15 @@ def test_two_methods_with_printed_values(tmp_path):
     assert ours[2] == "70.00 ± 9.1*"
     assert ours_printed[-1] == "58.25"
     assert "vqa_accuracy, on GQA and DocVQA vqa_exact" in table.caption
+
+
+def test_a_missing_interval_is_no_number_in_the_table(tmp_path):
+    six_sets(tmp_path, 50)
+    rows = [
+        {**row, "stderr": math.nan, "ci95_low": math.nan, "ci95_high": math.nan} for row in leaderboard([tmp_path]).rows
+    ]
+    (table,) = wide_tables(rows)
+    assert cells(table)[1][2] == "50.00"
 
 
 def test_no_average_over_fewer_sets(tmp_path):
