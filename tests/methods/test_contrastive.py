@@ -357,7 +357,7 @@ def test_off_is_off_in_float32_answers(site):
     ]
 
 
-def answers(family, method, options, batch_size, questions=None, new=10):
+def answers(family, method, options, batch_size, questions=None, new=6):
     engine = Engine(family, load_method(method).from_options(options), RunOptions(batch_size=batch_size), method)
     return engine.answer([Request(q, Generation(max_new_tokens=new)) for q in questions or mixed_questions()])
 
@@ -444,10 +444,10 @@ def test_the_naive_reference_chooses_masks_and_answers_alike(any_family, site):
         assert answer.log["distances"] == pytest.approx(distances, abs=1e-9)
         assert answer.log["masked_tokens"] == len(masked)
         with eager(any_family):
-            plain = generate(any_family, [question], max_new_tokens=10)[0]
+            plain = generate(any_family, [question], max_new_tokens=6)[0]
             hooked.image = set(image)
             handles = hooked(any_family, site, masked)
-            reference = generate(any_family, [question], max_new_tokens=10)[0]
+            reference = generate(any_family, [question], max_new_tokens=6)[0]
             for handle in handles:
                 handle.remove()
         assert answer.text == decode(reference).strip()
