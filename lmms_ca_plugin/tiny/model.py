@@ -29,7 +29,21 @@ def build_model(settings: TinySettings) -> PreTrainedModel:
     Returns:
         A `LlavaForConditionalGeneration` or `LlavaNextForConditionalGeneration` on the CPU, in evaluation mode.
     """
-    tokenizer = build_tokenizer()
+    model = untrained_model(settings)
+    fill(model, settings, build_tokenizer(settings.words))
+    return model.to(dtype=settings.dtype).eval()
+
+
+def untrained_model(settings: TinySettings) -> PreTrainedModel:
+    """Builds a tiny model as transformers initialises it, which is where training begins.
+
+    Args:
+        settings: Its sizes; the seed is torch's own.
+
+    Returns:
+        A float32 model on the CPU.
+    """
+    tokenizer = build_tokenizer(settings.words)
     special = {
         "bos_token_id": tokenizer.bos_token_id,
         "eos_token_id": tokenizer.eos_token_id,
@@ -37,18 +51,18 @@ def build_model(settings: TinySettings) -> PreTrainedModel:
     }
     image_token = tokenizer.convert_tokens_to_ids(IMAGE)
     vision = CLIPVisionConfig(
-        hidden_size=settings.hidden_size,
-        intermediate_size=2 * settings.hidden_size,
+        hidden_size=settings.vision_width,
+        intermediate_size=round(settings.mlp_ratio * settings.vision_width),
         num_hidden_layers=settings.vision_blocks,
         num_attention_heads=settings.num_heads,
         image_size=settings.image_size,
         patch_size=settings.patch_size,
-        projection_dim=settings.hidden_size,
+        projection_dim=settings.vision_width,
     )
     trunk = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=settings.hidden_size,
-        intermediate_size=2 * settings.hidden_size,
+        intermediate_size=round(settings.mlp_ratio * settings.hidden_size),
         num_hidden_layers=settings.num_blocks,
         num_attention_heads=settings.num_heads,
         num_key_value_heads=settings.num_key_value_heads,
@@ -62,7 +76,7 @@ def build_model(settings: TinySettings) -> PreTrainedModel:
         "text_config": trunk,
         "image_token_index": image_token,
         "image_seq_length": settings.view_tokens,
-        "vision_feature_layer": -2,
+        "vision_feature_layer": settings.feature_layer,
         "vision_feature_select_strategy": "default",
     }
     model: PreTrainedModel
@@ -72,5 +86,4 @@ def build_model(settings: TinySettings) -> PreTrainedModel:
         config = LlavaNextConfig(image_grid_pinpoints=settings.pinpoints, **shared)
         model = LlavaNextForConditionalGeneration(config)
     model.generation_config = GenerationConfig(**special)
-    fill(model, settings, tokenizer)
-    return model.to(dtype=settings.dtype).eval()
+    return model

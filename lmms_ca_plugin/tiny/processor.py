@@ -36,7 +36,7 @@ def build_processor(settings: TinySettings) -> ProcessorMixin:
     side = settings.image_size
     pixels = {"size": {"shortest_edge": side}, "crop_size": {"height": side, "width": side}, "do_convert_rgb": True}
     shared = {
-        "tokenizer": build_tokenizer(),
+        "tokenizer": build_tokenizer(settings.words),
         "patch_size": settings.patch_size,
         "vision_feature_select_strategy": "default",
         "num_additional_image_tokens": 1,

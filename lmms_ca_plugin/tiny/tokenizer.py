@@ -14,9 +14,12 @@ from importlib.resources import files
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
+from lmms_ca_plugin.tiny.settings import Words
+from lmms_ca_plugin.tiny.world.corpus import SENTENCES, world_lines
+
 UNK, BOS, EOS, IMAGE, PAD = "<unk>", "<s>", "</s>", "<image>", "<pad>"
 BYTES = tuple(f"<0x{value:02X}>" for value in range(256))
-_MAX_VOCABULARY = 1024
+_MAX_VOCABULARY = {"corpus": 1024, "world": 4096}  # the small world's words become one piece each
 
 
 def corpus() -> list[str]:
@@ -26,40 +29,51 @@ def corpus() -> list[str]:
 
 
 @cache
-def _trained() -> str:
+def _trained(words: Words) -> str:
     """Trains, and returns the tokenizer as JSON (a string cannot be changed by the one who gets it)."""
-    words = pre_tokenizers.Sequence(
-        [pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="first", split=True), pre_tokenizers.Punctuation()]
-    )
+    # The world's lines say themselves where a space stands before the first word.
+    scheme = "first" if words == "corpus" else "never"
+    marked = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme=scheme, split=True)
+    rules: list[pre_tokenizers.PreTokenizer] = [marked, pre_tokenizers.Punctuation()]
+    lines, sentences = corpus(), ()
+    if words == "world":
+        rules.append(pre_tokenizers.Digits(individual_digits=True))  # as LLaMA's
+        lines, sentences = world_lines(), SENTENCES
+    splitting = pre_tokenizers.Sequence(rules)
     learner = Tokenizer(models.BPE(unk_token=UNK, byte_fallback=True))
-    learner.pre_tokenizer = words
-    learner.train_from_iterator(corpus(), trainers.BpeTrainer(vocab_size=_MAX_VOCABULARY, show_progress=False))
+    learner.pre_tokenizer = splitting
+    learner.train_from_iterator(lines, trainers.BpeTrainer(vocab_size=_MAX_VOCABULARY[words], show_progress=False))
     learned = json.loads(learner.to_str())["model"]
     pieces = sorted(learned["vocab"], key=learned["vocab"].__getitem__)
     vocabulary = {piece: number for number, piece in enumerate((UNK, BOS, EOS, *BYTES, *pieces))}
     merges = [tuple(merge) for merge in learned["merges"]]
 
     tokenizer = Tokenizer(models.BPE(vocabulary, merges, unk_token=UNK, fuse_unk=True, byte_fallback=True))
-    tokenizer.pre_tokenizer = words
+    tokenizer.pre_tokenizer = splitting
     tokenizer.decoder = decoders.Sequence(
         [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
     )
     tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in (UNK, BOS, EOS)])
     tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in (IMAGE, PAD)])
+    tokenizer.add_tokens([AddedToken(sentence, normalized=False) for sentence in sentences])
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{BOS} $A", pair=f"{BOS} $A {BOS} $B", special_tokens=[(BOS, vocabulary[BOS])]
     )
     return str(tokenizer.to_str())
 
 
-def build_tokenizer() -> PreTrainedTokenizerFast:
-    """Builds the tokenizer every tiny model shares.
+def build_tokenizer(words: Words = "corpus") -> PreTrainedTokenizerFast:
+    """Builds the tokenizer of the tiny models.
+
+    Args:
+        words: What it is trained on. In the small world's, the standing sentences of prompts are one token each, which
+            halves the length of a prompt's text.
 
     Returns:
         A new tokenizer, padding on the left; `image_token` and `image_token_id` are set as LLaVA's processors expect.
     """
     return PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer.from_str(_trained()),
+        tokenizer_object=Tokenizer.from_str(_trained(words)),
         unk_token=UNK,
         bos_token=BOS,
         eos_token=EOS,
