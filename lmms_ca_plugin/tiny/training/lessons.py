@@ -1,0 +1,160 @@
+"""What the language model is taught: many questions packed behind one picture.
+
+The picture's tokens pass the trunk once for all its questions. Every question sees the picture and itself, and its
+positions follow the picture's, so each stands as it would alone in its prompt (a test compares the logits).
+
+Axis letters: b pictures, s packed positions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from random import Random
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import Dataset
+
+from lmms_ca_plugin.families.llava import VICUNA_V1_SYSTEM
+from lmms_ca_plugin.tiny.tokenizer import IMAGE, build_tokenizer
+from lmms_ca_plugin.tiny.training.views import View, some_view
+from lmms_ca_plugin.tiny.world.captions import REQUEST, caption
+from lmms_ca_plugin.tiny.world.prompts import user_text
+from lmms_ca_plugin.tiny.world.questions import BENCHMARKS, load
+from lmms_ca_plugin.tiny.world.render import render
+from lmms_ca_plugin.tiny.world.scenes import Scene, Split, scene
+
+QUESTIONS = 12  # behind one picture, one of them for a description
+DESCRIPTION = len(BENCHMARKS)  # the number that stands for descriptions among the sets
+IGNORED = -100
+_TWO_VIEWS_EVERY = 8  # batches; half as many pictures, each with a crop beside it
+_KINDS: dict[str, tuple[float, dict[str, float]]] = {
+    "shapes": (0.45, {"gqa": 0.55, "vqav2": 0.25, "okvqa": 0.2}),
+    "street": (0.22, {"textvqa": 0.7, "vqav2": 0.3}),
+    "page": (0.24, {"docvqa": 1.0}),
+    "snap": (0.09, {"vizwiz": 1.0}),
+}
+_TRIES = 60
+Encoded = tuple[tuple[int, ...], tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """A batch.
+
+    Attributes:
+        pixels: (views, 3, side, side); those of a picture one after the other. None where nothing is shown.
+        input_ids: (b, s), padded on the right.
+        segments: (b, s): 0 is the picture and what stands before the questions, then the questions' numbers; -1 is
+            padding.
+        positions: (b, s).
+        labels: (b, s): the token that should come next where an answer is given, else `IGNORED`.
+        sets: (b, s): the number in `BENCHMARKS` of the set that the position's question is of.
+    """
+
+    pixels: Tensor | None
+    input_ids: Tensor
+    segments: Tensor
+    positions: Tensor
+    labels: Tensor
+    sets: Tensor
+
+
+@lru_cache(maxsize=200_000)
+def _ids(text: str) -> tuple[int, ...]:
+    return tuple(build_tokenizer_once()(text, add_special_tokens=False).input_ids)
+
+
+@lru_cache(maxsize=1)
+def build_tokenizer_once() -> Any:
+    """The small world's tokenizer, one per process."""
+    return build_tokenizer("world")
+
+
+def prefix(views: int, view_tokens: int) -> tuple[int, ...]:
+    """What stands before the question: beginning, system sentence, pictures.
+
+    Args:
+        views: Pictures shown; 0 for a model that sees none.
+        view_tokens: Tokens of each.
+
+    Returns:
+        Token ids.
+    """
+    tokenizer = build_tokenizer_once()
+    shown = (" " + (IMAGE * view_tokens + "\n") * views) if views else " "
+    return (tokenizer.bos_token_id, *_ids(f"{VICUNA_V1_SYSTEM} USER:{shown}"))
+
+
+def questions(shown: Scene, draw: Random) -> Iterator[tuple[int, str, str]]:
+    """Asks about a scene: number of the set, what the user says, the answer; a description is asked for first."""
+    yield DESCRIPTION, REQUEST, caption(shown)
+    _, weights = _KINDS[shown.name.partition("-")[0]]
+    asked: set[str] = set()
+    for _ in range(_TRIES):
+        benchmark = draw.choices(tuple(weights), tuple(weights.values()))[0]
+        made = load(benchmark).ask(shown, draw)
+        if made is not None and made.question not in asked:
+            asked.add(made.question)
+            yield BENCHMARKS.index(benchmark), user_text(benchmark, made.question), made.answer
+        if len(asked) == QUESTIONS - 1:
+            return
+
+
+@dataclass(frozen=True)
+class LessonData(Dataset[Lesson]):
+    """Lessons by step.
+
+    Attributes:
+        image_processor: The checkpoint's own; None teaches a model that sees no picture.
+        batch: Pictures in a batch.
+        view_tokens: Tokens of a picture.
+        split: Which scenes are shown.
+        seed: Of scenes and questions.
+    """
+
+    image_processor: Any
+    batch: int
+    view_tokens: int
+    split: Split = "train"
+    seed: int = 0
+
+    def __getitem__(self, step: int) -> Lesson:
+        """Draws the lesson of a step."""
+        draw = Random(f"lesson:{self.seed}:{self.split}:{step}")
+        views = 0 if self.image_processor is None else 2 if step % _TWO_VIEWS_EVERY == _TWO_VIEWS_EVERY - 1 else 1
+        rows, images = [], []
+        for _ in range(self.batch // max(views, 1)):
+            kind = draw.choices(tuple(_KINDS), [weight for weight, _ in _KINDS.values()])[0]
+            shown = scene(f"{kind}-{self.split}-{draw.getrandbits(40)}")
+            rows.append([*questions(shown, draw)])
+            if views:
+                image = render(shown).image
+                images += [view.cut(image) for view in (View(), some_view(draw, 1.0))[:views]]
+        pixels = self.image_processor(images=images, return_tensors="pt")["pixel_values"] if views else None
+        return _pack(rows, prefix(views, self.view_tokens), pixels)
+
+
+def _pack(rows: Sequence[Sequence[tuple[int, str, str]]], before: tuple[int, ...], pixels: Tensor | None) -> Lesson:
+    end = build_tokenizer_once().eos_token_id
+    columns: dict[str, list[Tensor]] = {name: [] for name in ("ids", "segments", "positions", "labels", "sets")}
+    for row in rows:
+        ids, segments, positions = list(before), [0] * len(before), list(range(len(before)))
+        labels, sets = [IGNORED] * len(before), [-1] * len(before)
+        for number, (benchmark, said, answer) in enumerate(row, 1):
+            question, given = _ids(f"{said} ASSISTANT:"), _ids(f" {answer}")
+            length = len(question) + len(given)  # the end token is only ever a label
+            ids += [*question, *given]
+            segments += [number] * length
+            positions += range(len(before), len(before) + length)
+            labels += [IGNORED] * (len(question) - 1) + [*given, end]
+            sets += [benchmark] * length
+        for name, values in zip(columns, (ids, segments, positions, labels, sets), strict=True):
+            columns[name].append(torch.tensor(values))
+    fills = {"ids": end, "segments": -1, "positions": 0, "labels": IGNORED, "sets": -1}
+    padded = {name: pad_sequence(rows, True, fills[name]) for name, rows in columns.items()}
+    return Lesson(pixels, padded["ids"], padded["segments"], padded["positions"], padded["labels"], padded["sets"])
