@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
+from lmms_ca_plugin.checkpoints import bundled
 from lmms_ca_plugin.errors import CheckpointError, OptionError
 from lmms_ca_plugin.families import load_family
 from lmms_ca_plugin.families._contract import Family, Trunk
@@ -22,7 +23,7 @@ class CheckpointOptions:
     """Which checkpoint, and where and how it is held.
 
     Attributes:
-        pretrained: A hub id or a local folder.
+        pretrained: A hub id, a local folder, or the name of a bundled checkpoint (`mini`).
         revision: A branch, tag or commit of the hub repository.
         device: E.g. `cuda:1` or `cpu`; None is this process's GPU, or the CPU where there is none.
         device_map: How transformers spreads the weights, e.g. `auto`; None puts all on `device`.
@@ -38,6 +39,11 @@ class CheckpointOptions:
     dtype: Dtype = "auto"
     attn_implementation: Literal["sdpa", "flash_attention_2", "flash_attention_3"] = "sdpa"
     trust_remote_code: bool = False
+
+    @property
+    def source(self) -> str:
+        """What transformers reads: the hub id or the folder."""
+        return str(bundled().get(self.pretrained, self.pretrained))
 
 
 @dataclass(frozen=True)
@@ -76,8 +82,8 @@ def describe(options: CheckpointOptions) -> Checkpoint:
         CheckpointError: No such folder, no readable config, or an unsupported type.
         OptionError: A 16-bit dtype on a CPU.
     """
-    folder = Path(options.pretrained).expanduser()
-    if (folder.is_absolute() or options.pretrained.startswith((".", "~"))) and not folder.is_dir():
+    folder = Path(options.source).expanduser()
+    if (folder.is_absolute() or options.source.startswith((".", "~"))) and not folder.is_dir():
         raise CheckpointError(f"pretrained={options.pretrained}: there is no such folder. Give a folder or a hub id.")
     if folder.is_dir() and not (folder / "config.json").is_file():
         raise CheckpointError(
@@ -145,9 +151,7 @@ def _device(options: CheckpointOptions) -> torch.device:
 
 def _read(what: str, reader: Any, options: CheckpointOptions, **more: Any) -> Any:
     try:
-        return reader(
-            options.pretrained, revision=options.revision, trust_remote_code=options.trust_remote_code, **more
-        )
+        return reader(options.source, revision=options.revision, trust_remote_code=options.trust_remote_code, **more)
     except (OSError, ValueError, ImportError, RuntimeError) as error:
         raise CheckpointError(
             f"pretrained={options.pretrained}: its {what} cannot be read: {error}\n"

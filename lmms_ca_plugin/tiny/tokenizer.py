@@ -35,7 +35,8 @@ def _trained(words: Words) -> str:
     scheme = "first" if words == "corpus" else "never"
     marked = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme=scheme, split=True)
     rules: list[pre_tokenizers.PreTokenizer] = [marked, pre_tokenizers.Punctuation()]
-    lines, sentences = corpus(), ()
+    lines: list[str] = corpus()
+    sentences: tuple[str, ...] = ()
     if words == "world":
         rules.append(pre_tokenizers.Digits(individual_digits=True))  # as LLaMA's
         lines, sentences = world_lines(), SENTENCES

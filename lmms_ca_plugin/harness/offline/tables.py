@@ -1,30 +1,20 @@
-"""The suite's rows, one function per data set, in the form the hub gives them.
-
-Test splits carry what the hub's carry: no answers (null), except TextVQA, whose loader fills in ten empty strings
-(facebook/textvqa, textvqa.py).
-"""
+"""The suite's rows, one function per data set, in the form the hub gives them."""
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BytesIO
-from typing import Any
 
 from datasets import Features
 from PIL import Image
 
-from lmms_ca_plugin.harness.offline import schemas
 from lmms_ca_plugin.harness.offline.documents import Document
 from lmms_ca_plugin.harness.offline.pictures import Picture
 from lmms_ca_plugin.harness.offline.questions import Question, load_questions
-
-Row = dict[str, Any]
-
-# The first words by which VQAv2 sorts its questions, as far as ours begin with them.
-_QUESTION_TYPES = ("what color is the", "what is the", "what is", "how many", "is the", "is this", "is it", "is there")
+from lmms_ca_plugin.tiny.benchmarks import rows, schemas
+from lmms_ca_plugin.tiny.benchmarks.rows import Row
 
 
 @dataclass(frozen=True)
@@ -88,42 +78,18 @@ def _asked(source: Source, task: str, split: str) -> Iterator[tuple[Question, Pi
         seen[question.picture] += 1
 
 
-def _answer_type(answer: str) -> str:
-    return "yes/no" if answer in ("yes", "no") else "number" if answer.isdigit() else "other"
-
-
 def _gqa(source: Source) -> list[Table]:
-    rows = []
-    shown = {}
+    table, shown = [], {}
     for question, picture, place in _asked(source, "gqa", "val"):
         image_id, (answer,) = f"n{picture.number}", question.answers
         shown[image_id] = picture
-        rows.append(
-            {
-                "id": f"2{picture.number:04d}{place:02d}",
-                "imageId": image_id,
-                "question": question.question,
-                "answer": answer,
-                "fullAnswer": question.full_answer,
-                "isBalanced": True,
-                "groups": {"global": None, "local": None},
-                "entailed": "",
-                "equivalent": "",
-                "types": {
-                    "structural": "verify" if answer in ("yes", "no") else "query",
-                    "semantic": None,
-                    "detailed": None,
-                },
-                "annotations": {"question": [], "answer": [], "fullAnswer": []},
-                "semantic": [],
-                "semanticStr": "",
-            }
-        )
+        question_id = f"2{picture.number:04d}{place:02d}"
+        table.append(rows.gqa(question_id, image_id, question.question, answer, question.full_answer))
     images = [{"id": key, "image": _image(p.content, p.file_name)} for key, p in shown.items()]
     return [
-        Table(name, "testdev", name, features, table)
-        for name, features, table in (
-            ("testdev_balanced_instructions", schemas.GQA_QUESTIONS, rows),
+        Table(name, "testdev", name, features, found)
+        for name, features, found in (
+            ("testdev_balanced_instructions", schemas.GQA_QUESTIONS, table),
             ("testdev_balanced_images", schemas.GQA_IMAGES, images),
         )
     ]
@@ -131,77 +97,31 @@ def _gqa(source: Source) -> list[Table]:
 
 def _vqav2(source: Source, split: str) -> Iterator[Row]:
     for question, picture, place in _asked(source, "vqav2", split):
-        votes = question.answers
-        common = Counter(votes).most_common(1)[0][0] if votes else None
-        lower = question.question.lower()
-        yield {
-            "question_type": next((t for t in _QUESTION_TYPES if lower.startswith(t)), "none of the above")
-            if votes
-            else None,
-            "multiple_choice_answer": common,
-            "answers": [
-                {"answer": vote, "answer_confidence": "yes", "answer_id": number}
-                for number, vote in enumerate(votes, start=1)
-            ]
-            or None,
-            "image_id": picture.number,
-            "answer_type": _answer_type(common) if common else None,
-            "question_id": picture.number * 1000 + place + (500 if split == "test" else 0),
-            "question": question.question,
-            "image": _image(picture.content, picture.file_name),
-        }
+        question_id = picture.number * 1000 + place + (500 if split == "test" else 0)
+        yield _shown(picture, rows.vqav2(question_id, picture.number, question.question, question.answers))
 
 
 def _ok_vqa(source: Source) -> Iterator[Row]:
     for question, picture, place in _asked(source, "ok_vqa", "val"):
-        yield {
-            "question_id": f"{picture.number}{place}",
-            "image": _image(picture.content, picture.file_name),
-            "question": question.question,
-            "answers": list(question.answers),
-            "question_type": "other",
-            "answer_type": _answer_type(question.answers[0]),
-        }
+        yield _shown(picture, rows.okvqa(f"{picture.number}{place}", question.question, question.answers))
 
 
 def _vizwiz(source: Source, split: str) -> Iterator[Row]:
     for number, (question, picture, _) in enumerate(_asked(source, "vizwiz_vqa", split)):
-        votes = list(question.answers) or None
-        refusal = votes is not None and Counter(votes).most_common(1)[0][0] in ("unanswerable", "unsuitable")
-        yield {
-            "question_id": f"VizWiz_{split}_{number:08d}",
-            "image": _image(picture.content, picture.file_name),
-            "question": question.question,
-            "answers": votes,
-            "category": None if votes is None else "unanswerable" if refusal else "other",
-        }
+        yield _shown(picture, rows.vizwiz(f"VizWiz_{split}_{number:08d}", question.question, question.answers))
 
 
 def _textvqa(source: Source, split: str) -> Iterator[Row]:
     base = 1 if split == "val" else 1001
     for number, (question, picture, _) in enumerate(_asked(source, "textvqa", split), start=base):
-        width, height = Image.open(BytesIO(picture.content)).size
-        yield {
-            "image_id": f"{picture.number:016x}",
-            "question_id": number,
-            "question": question.question.lower(),
-            "question_tokens": re.findall(r"\w+", question.question.lower()),
-            "image": _image(picture.content, picture.file_name),
-            "image_width": width,
-            "image_height": height,
-            "flickr_original_url": "",
-            "flickr_300k_url": "",
-            "answers": list(question.answers) or [""] * 10,
-            "image_classes": [],
-            "set_name": split,
-            "ocr_tokens": [],
-        }
+        size = Image.open(BytesIO(picture.content)).size
+        image_id = f"{picture.number:016x}"
+        yield _shown(picture, rows.textvqa(number, image_id, question.question, question.answers, size, split))
 
 
 def _docvqa_val(source: Source) -> Iterator[Row]:
     for question, picture, place in _asked(source, "docvqa", "val"):
-        image = _image(picture.content, picture.file_name)
-        yield _document_row(100 * place, question.question, ["free_text"], image, 0, list(question.answers), "val")
+        yield _shown(picture, rows.docvqa(100 * place, question.question, ["free_text"], 0, question.answers, "val"))
     for document in source.documents[:-1]:
         yield from _page(document, "val")
 
@@ -214,21 +134,9 @@ def _page(document: Document, split: str) -> Iterator[Row]:
     image = _image(document.content, f"page_{document.number}.png")
     for place, asked in enumerate(document.questions):
         number = 1000 * document.number + place
-        answers = list(asked.answers) if split == "val" else None
-        yield _document_row(number, asked.question, [asked.kind], image, document.number, answers, split)
+        row = rows.docvqa(number, asked.question, [asked.kind], document.number, asked.answers, split)
+        yield {**row, "image": image}
 
 
-def _document_row(
-    number: int, question: str, kinds: list[str], image: Row, document: int, answers: list[str] | None, split: str
-) -> Row:
-    return {
-        "questionId": str(number),
-        "question": question,
-        "question_types": kinds if split == "val" else None,
-        "image": image,
-        "docId": document,
-        "ucsf_document_id": f"page{document:04d}",
-        "ucsf_document_page_no": "1",
-        "answers": answers,
-        "data_split": split,
-    }
+def _shown(picture: Picture, row: Row) -> Row:
+    return {**row, "image": _image(picture.content, picture.file_name)}

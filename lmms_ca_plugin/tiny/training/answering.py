@@ -38,9 +38,8 @@ class Answering(nn.Module):
         states = self.language_model.embed_tokens(ids)  # (b, s, e)
         if lesson.pixels is not None:
             with torch.no_grad():
-                layer = model.config.vision_feature_layer
-                seen = model.model.vision_tower(lesson.pixels.to(device), output_hidden_states=True).hidden_states[layer]
-            features = self.projector(seen[:, 1:])  # (views, tokens, e)
+                seen = model.model.vision_tower(lesson.pixels.to(device), output_hidden_states=True).hidden_states
+            features = self.projector(seen[model.config.vision_feature_layer][:, 1:])  # (views, tokens, e)
             placeholders = ids == model.config.image_token_id
             states = states.masked_scatter(placeholders[..., None], features.to(states))
         output = self.language_model(
@@ -66,7 +65,7 @@ class Answering(nn.Module):
         given = lesson.labels != IGNORED
         rows = torch.arange(len(given))[:, None].expand_as(given)
         answers = torch.stack([rows, lesson.segments, lesson.sets], -1)[given]  # (a, 3)
-        which, inverse = answers.unique(dim=0, return_inverse=True)
+        which, inverse = torch.unique(answers, dim=0, return_inverse=True)
         wrong = torch.zeros(len(which)).index_add_(0, inverse, (~right).float())
         found: dict[str, list[bool]] = {name: [] for name in SET_NAMES}
         for (_, _, benchmark), mistakes in zip(which.tolist(), wrong.tolist(), strict=True):

@@ -1,13 +1,12 @@
 """The training loop of both stages: seeded, resumable, with its progress shown.
 
-Rule: the batch of a step depends on the step alone, and everything else that changes is in the checkpoint; so a run that
-was interrupted goes on as if it had not been.
+Rule: the batch of a step depends on the step alone, and everything else that changes is in the checkpoint; so a run
+that was interrupted goes on as if it had not been.
 """
 
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -110,10 +109,11 @@ def train(
         InputError: The checkpoint is of another schedule or model, or the loss is not a number.
     """
     learning = [p for p in modules.parameters() if p.requires_grad]
-    matrices, vectors = [p for p in learning if p.ndim > 1], [p for p in learning if p.ndim < 2]
-    optimizer = torch.optim.AdamW(
-        [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}], betas=_BETAS, weight_decay=_WEIGHT_DECAY
-    )
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in learning if p.ndim > 1]},
+        {"params": [p for p in learning if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, betas=_BETAS, weight_decay=_WEIGHT_DECAY)
     first, seconds = _resume(file, modules, optimizer, schedule)
     precise = machine.precision == "float32"
     batches = DataLoader(
@@ -147,7 +147,7 @@ def _save(file: Path, modules: nn.Module, optimizer: Any, schedule: Schedule, do
     state = {"modules": modules.state_dict(), "optimizer": optimizer.state_dict(), "schedule": schedule, "done": done}
     half = file.with_suffix(".half")
     torch.save(state, half)
-    os.replace(half, file)
+    half.replace(file)
 
 
 def _resume(file: Path, modules: nn.Module, optimizer: Any, schedule: Schedule) -> tuple[int, float]:

@@ -22,6 +22,7 @@ from lmms_ca_plugin.tiny.world.scenes import Quality, Scene
 from lmms_ca_plugin.tiny.world.vocabulary import COLORS, LEXICON, SHAPES, SIZES
 
 _SMALLEST_CROP = 0.4
+_READABLE = 0.85  # share of a word's box that must be in the view for the word to be asked for
 _DIGITS = "0123456789"
 NUMBER_LENGTH = 3  # digits of the longest number in the world
 
@@ -57,7 +58,8 @@ class View:
 
     def cut(self, image: Image.Image) -> Image.Image:
         """Cuts the view out of the picture."""
-        return image if self == View() else image.crop(tuple(map(round, self.box)))
+        left, top, right, bottom = map(round, self.box)
+        return image if self == View() else image.crop((left, top, right, bottom))
 
 
 def some_view(draw: Random, cropped: float) -> View:
@@ -83,6 +85,8 @@ def labels(scene: Scene, rendered: Rendered, view: View, patches: int) -> dict[s
     found = {name: torch.zeros(patches, patches, dtype=torch.long) for name in CLASSES}
     found["quality"][:] = 1 + CLASSES["quality"].index(scene.quality)
     for mark in rendered.marks:
+        if mark.text and _seen_share(mark.box, view) < _READABLE:
+            continue
         for name, number in _classes(mark).items():
             rows, columns = (_covered(mark.box[i], mark.box[i + 2], view.corner[i], view.side, patches) for i in (1, 0))
             found[name][rows, columns] = number
@@ -94,6 +98,13 @@ def _covered(start: float, end: float, corner: float, side: float, patches: int)
     size = side / patches
     first, last = (start - corner) / size, (end - corner) / size
     return slice(max(0, round(first - 0.1)), max(0, round(last + 0.1)))
+
+
+def _seen_share(box: Box, view: View) -> float:
+    """The share of a box that a view shows."""
+    (left, top, right, bottom), (x, y, end, low) = box, view.box
+    width, height = min(right, end) - max(left, x), min(bottom, low) - max(top, y)
+    return max(width, 0) * max(height, 0) / ((right - left) * (bottom - top))
 
 
 def _classes(mark: Mark) -> dict[str, int]:

@@ -56,8 +56,8 @@ class Rendered:
 @cache
 def _font(size: int) -> Any:
     # The basic layout is the same with and without Pillow's optional text shaping.
-    font: Any = ImageFont.load_default(size).font_variant(layout_engine=ImageFont.Layout.BASIC)
-    return font
+    font: Any = ImageFont.load_default(size)
+    return font.font_variant(layout_engine=ImageFont.Layout.BASIC)
 
 
 def render(scene: Scene) -> Rendered:
@@ -147,7 +147,7 @@ def _write(pen: ImageDraw.ImageDraw, at: tuple[float, float], text: str, size: i
 
 
 def _sign(pen: ImageDraw.ImageDraw, draw: Random, sign: Sign) -> tuple[Mark, ...]:
-    size = draw.randint(28, 40)
+    size = draw.randint(30, 38)
     width = pen.textlength(sign.text, font=_font(size))
     while width > PIXELS - 44:
         size -= 2

@@ -136,7 +136,7 @@ def _page(draw: Random, name: str) -> Scene:
 
 
 def _snap(draw: Random, name: str) -> Scene:
-    quality: Quality = draw.choices(("sharp", "blurred", "dark", "blank"), (14, 3, 2, 1))[0]  # type: ignore[assignment]
+    quality: Quality = draw.choices(("sharp", "blurred", "dark", "blank"), (14, 3, 2, 1))[0]
     if draw.random() < 0.5:
         return Scene(name, things=_things(draw, _places([0, 1, 2]), 1), quality=quality)
     return Scene(name, signs=_signs(draw, [draw.randrange(SIDE)]), quality=quality)

@@ -19,6 +19,9 @@ class Maker(Protocol):
     KINDS: dict[str, float]
     """Kinds of scenes, and how often each is asked about."""
 
+    BALANCED: bool
+    """Whether a set takes kinds, and answers of a kind, equally often."""
+
     def ask(self, scene: Scene, draw: Random) -> Asked | None:
         """Asks a question about a scene; None where the scene does not allow the kind that was drawn."""
 

@@ -8,6 +8,7 @@ from lmms_ca_plugin.tiny.world.questions._asked import Asked
 from lmms_ca_plugin.tiny.world.scenes import Scene
 
 KINDS = {"page": 1.0}
+BALANCED = True
 _FORMS = {
     "Name": ("What is the name?", "Who is named on the page?"),
     "Town": ("What is the town?", "Which town is given?"),

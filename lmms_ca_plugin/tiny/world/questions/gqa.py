@@ -9,6 +9,7 @@ from lmms_ca_plugin.tiny.world.scenes import Scene, Thing
 from lmms_ca_plugin.tiny.world.vocabulary import COLORS, SIZES
 
 KINDS = {"shapes": 1.0}
+BALANCED = True
 RELATIONS = {
     "to the left of": (0, -1),
     "to the right of": (0, 1),

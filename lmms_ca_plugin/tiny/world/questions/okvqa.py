@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from random import Random
 
 from lmms_ca_plugin.tiny.world.questions._asked import Asked, names, votes
@@ -9,13 +10,21 @@ from lmms_ca_plugin.tiny.world.scenes import Scene
 from lmms_ca_plugin.tiny.world.vocabulary import ANIMALS, CORNERS, FESTIVALS, FLAGS, FOODS, LIKENESSES
 
 KINDS = {"shapes": 1.0}
-_FACTS: dict[str, tuple[str, dict[str, tuple[str, ...]]]] = {
+BALANCED = True
+
+
+def _alone(facts: Mapping[str, object]) -> dict[str, tuple[str, ...]]:
+    """Facts that nobody disagrees about."""
+    return {of: (str(fact),) for of, fact in facts.items()}
+
+
+_FACTS: dict[str, tuple[str, Mapping[str, tuple[str, ...]]]] = {
     "Which food has the color of the {}?": ("color", FOODS),
     "Which animal has the color of the {}?": ("color", ANIMALS),
-    "Which town has a flag in the color of the {}?": ("color", {color: (town,) for color, town in FLAGS.items()}),
+    "Which town has a flag in the color of the {}?": ("color", _alone(FLAGS)),
     "What is built in the form of the {}?": ("shape", LIKENESSES),
-    "In which month is the festival of the {}?": ("shape", {shape: (month,) for shape, month in FESTIVALS.items()}),
-    "How many corners does the {} have?": ("shape", {shape: (str(n),) for shape, n in CORNERS.items()}),
+    "In which month is the festival of the {}?": ("shape", _alone(FESTIVALS)),
+    "How many corners does the {} have?": ("shape", _alone(CORNERS)),
 }
 
 

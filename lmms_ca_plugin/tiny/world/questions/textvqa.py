@@ -8,6 +8,7 @@ from lmms_ca_plugin.tiny.world.questions._asked import Asked, votes
 from lmms_ca_plugin.tiny.world.scenes import Scene
 
 KINDS = {"street": 1.0}
+BALANCED = False
 
 
 def ask(scene: Scene, draw: Random) -> Asked | None:

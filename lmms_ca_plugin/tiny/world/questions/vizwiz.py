@@ -9,6 +9,7 @@ from lmms_ca_plugin.tiny.world.scenes import Scene
 from lmms_ca_plugin.tiny.world.vocabulary import COLORS, SHAPES
 
 KINDS = {"snap": 1.0}
+BALANCED = False
 UNANSWERABLE = "unanswerable"
 _SAYS = ("What does this say?", "Can you tell me what this says?", "What is written here, please?")
 _COLOR = ("What color is this?", "Can you tell me what color this is?", "Which color is this, please?")

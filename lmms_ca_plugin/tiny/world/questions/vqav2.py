@@ -9,6 +9,7 @@ from lmms_ca_plugin.tiny.world.scenes import Scene
 from lmms_ca_plugin.tiny.world.vocabulary import COLORS, SHAPES
 
 KINDS = {"shapes": 0.7, "street": 0.3}
+BALANCED = True
 _LIKE = {
     "red": ("dark red", "pink"),
     "orange": ("dark yellow", "red"),

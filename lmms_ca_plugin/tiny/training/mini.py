@@ -1,0 +1,136 @@
+"""Trains the bundled checkpoint, from nothing to a folder that `from_pretrained` loads.
+
+Rule: the vision tower learns first and is then left alone; projector and language model learn on top of it, as in
+LLaVA's recipe. A text-only model for comparison has the same size and learns the same lessons without their pictures.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from lmms_ca_plugin.errors import unknown
+from lmms_ca_plugin.tiny.model import untrained_model
+from lmms_ca_plugin.tiny.processor import build_processor
+from lmms_ca_plugin.tiny.settings import TinySettings
+from lmms_ca_plugin.tiny.training.answering import Answering
+from lmms_ca_plugin.tiny.training.lessons import LessonData
+from lmms_ca_plugin.tiny.training.loop import Machine, Schedule, Trained, train
+from lmms_ca_plugin.tiny.training.seeing import Seeing, SeeingData
+
+MINI = TinySettings(
+    "llava",
+    num_blocks=12,
+    hidden_size=128,
+    num_heads=4,
+    num_key_value_heads=4,
+    image_size=128,
+    patch_size=16,
+    vision_blocks=4,
+    vision_hidden_size=192,
+    feature_layer=-1,
+    mlp_ratio=2.6875,
+    max_position_embeddings=1024,
+    words="world",
+)
+"""Sizes of the bundled checkpoint: 64 image tokens a view, 12 decoder blocks, 4.4 million parameters."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Schedules of the two stages."""
+
+    seeing: Schedule
+    answering: Schedule
+
+
+PLANS = {
+    "cpu": Plan(Schedule(12_000, 64, 2e-3), Schedule(20_000, 24, 2e-3)),
+    "gpu": Plan(Schedule(8_000, 256, 3e-3), Schedule(20_000, 96, 3e-3)),
+}
+"""What fits a machine: 2 CPU cores in a night, or a GPU in well under an hour of computing."""
+
+RECORD = "training.json"
+
+
+def plan_for(name: str) -> Plan:
+    """Finds a plan by name.
+
+    Raises:
+        OptionError: There is no such plan.
+    """
+    if name not in PLANS:
+        raise unknown("training plan", name, PLANS)
+    return PLANS[name]
+
+
+def train_mini(folder: Path, plan: Plan, machine: Machine, seed: int = 0, *, blind: bool = False) -> Path:
+    """Trains a checkpoint, or goes on with one.
+
+    Args:
+        folder: Where the stages' states and the checkpoint go; made if missing.
+        plan: The schedules.
+        machine: What to compute on.
+        seed: Of the weights, scenes and questions.
+        blind: Whether to train the text-only model instead, which sees no picture.
+
+    Returns:
+        The checkpoint's folder, with a record of the training beside the weights.
+
+    Raises:
+        InputError: The folder holds the states of another training.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(seed)
+    model: Any = untrained_model(MINI).to(machine.device)
+    processor: Any = build_processor(MINI)
+    took: dict[str, Trained] = {}
+    if not blind:
+        seeing = Seeing(model.model.vision_tower, MINI.vision_width).to(machine.device)
+        views = SeeingData(processor.image_processor, plan.seeing.batch, MINI.image_size // MINI.patch_size, seed)
+        took["seeing"] = train("seeing", seeing, views, seeing.loss, plan.seeing, machine, folder / "seeing.pt")
+    model.model.vision_tower.requires_grad_(False).eval()
+    answering = Answering(model)
+    name = "blind" if blind else "answering"
+    shown = None if blind else processor.image_processor
+    lessons = LessonData(shown, plan.answering.batch, MINI.view_tokens, seed=seed)
+    took[name] = train(name, answering, lessons, answering.loss, plan.answering, machine, folder / f"{name}.pt")
+    return _save(folder / ("blind" if blind else "mini"), model, processor, plan, machine, seed, took)
+
+
+def _save(
+    folder: Path,
+    model: nn.Module,
+    processor: Any,
+    plan: Plan,
+    machine: Machine,
+    seed: int,
+    took: dict[str, Trained],
+) -> Path:
+    whole: Any = model.to("cpu", torch.float16).eval()  # half the size; read back as float32 on a CPU
+    whole.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    packages = ("torch", "transformers", "pillow", "lmms-ca")
+    record = {
+        "seed": seed,
+        "schedules": {name: asdict(getattr(plan, name.replace("blind", "answering"))) for name in took},
+        "minutes": {name: round(stage.seconds / 60, 1) for name, stage in took.items()},
+        "machine": {**asdict(machine), "processor": _processor(machine.device), "threads": torch.get_num_threads()},
+        "versions": {name: version(name) for name in packages},
+        "parameters": sum(p.numel() for p in whole.parameters()),
+    }
+    (folder / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    return folder
+
+
+def _processor(device: str) -> str:
+    return (
+        torch.cuda.get_device_name(device) if device.startswith("cuda") else platform.processor() or platform.machine()
+    )
