@@ -1,7 +1,7 @@
 """What the small checkpoint knows: the mini sets with their own pictures, with others' and with none.
 
-A model that uses its pictures loses when they are swapped. The most frequent answer of each kind of question is what one
-knows without any model at all. The harness's own run gives the numbers that are published; this is for what a task
+A model that uses its pictures loses when they are swapped. The most frequent answer of each kind of question is what
+one knows without any model at all. The harness's own run gives the numbers that are published; this is for what a task
 cannot say (pictures swapped, no picture), and needs no harness.
 """
 

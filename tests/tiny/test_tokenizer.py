@@ -1,7 +1,11 @@
 import pytest
 
+from lmms_ca_plugin.families.llava import VICUNA_V1_SYSTEM
 from lmms_ca_plugin.tiny import build_tokenizer
 from lmms_ca_plugin.tiny.tokenizer import BYTES, _trained
+from lmms_ca_plugin.tiny.world.corpus import SENTENCES
+from lmms_ca_plugin.tiny.world.prompts import user_text
+from lmms_ca_plugin.tiny.world.vocabulary import LEXICON, SIGN_WORDS
 
 
 def test_the_special_tokens_lie_where_llamas_and_llavas_do():
@@ -29,10 +33,21 @@ def test_an_image_token_inside_text_is_one_token():
     assert tokenizer("USER: <image>\nWhat").input_ids.count(tokenizer.image_token_id) == 1
 
 
-def test_training_is_deterministic():
-    first = _trained()
+@pytest.mark.parametrize("words", ["corpus", "world"])
+def test_training_is_deterministic(words):
+    first = _trained(words)
     _trained.cache_clear()
-    assert _trained() == first
+    assert _trained(words) == first
+
+
+def test_every_word_of_the_small_world_is_one_token():
+    tokenizer = build_tokenizer("world")
+    texts = [f" {word}" for word in LEXICON if not word.isupper()] + [f" {word.lower()}" for word in SIGN_WORDS]
+    assert [text for text in texts if len(tokenizer(text, add_special_tokens=False).input_ids) != 1] == []
+    prompt = f"{VICUNA_V1_SYSTEM} USER: <image>\nWhat is above the star?{user_text('okvqa', '')} ASSISTANT:"
+    pieces = tokenizer.tokenize(prompt)
+    assert len(pieces) == 14 and pieces[-3:] == [*SENTENCES[2:0:-1], " ASSISTANT:"]
+    assert tokenizer.tokenize(" 407") == ["▁", "4", "0", "7"]
 
 
 def test_our_own_prompts_do_not_fall_back_to_bytes():

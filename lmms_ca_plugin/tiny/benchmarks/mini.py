@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from itertools import chain, islice, zip_longest
 from random import Random
 from typing import Any, TypeVar
@@ -105,7 +106,8 @@ def mini_rows(benchmark: str) -> list[Row]:
     return [{**form(chosen), SCENE: chosen.scene.name} for chosen in choose(benchmark)]
 
 
-def choose(benchmark: str) -> list[Chosen]:
+@cache
+def choose(benchmark: str) -> tuple[Chosen, ...]:
     """Chooses a mini set's questions.
 
     Args:
@@ -120,7 +122,7 @@ def choose(benchmark: str) -> list[Chosen]:
         for chosen in taken:
             kinds[chosen.asked.kind].append(chosen)
         taken = _in_turn(_by_answer(pool) for pool in kinds.values())
-    return sorted(islice(taken, QUESTIONS), key=lambda chosen: (chosen.number, chosen.place))
+    return tuple(sorted(islice(taken, QUESTIONS), key=lambda chosen: (chosen.number, chosen.place)))
 
 
 def _pool(benchmark: str) -> Iterator[Chosen]:

@@ -134,7 +134,7 @@ class LessonData(Dataset[Lesson]):
             rows.append([*questions(shown, draw)])
             if views:
                 image = render(shown).image
-                images += [view.cut(image) for view in (View(), some_view(draw, 1.0))[:views]]
+                images += [view.cut(image) for view in (View(), some_view(Random(shown.name), 1.0))[:views]]
         pixels = self.image_processor(images=images, return_tensors="pt")["pixel_values"] if views else None
         return _pack(rows, prefix(views, self.view_tokens), pixels)
 

@@ -28,6 +28,7 @@ _LARGEST_GRADIENT = 1.0
 _LAST_SHARE = 0.05  # of the learning rate, at the end
 _SAVE_EVERY = 120.0  # seconds
 _SMOOTHING = 0.98
+_AHEAD = 4  # batches that a worker draws ahead
 
 
 @dataclass(frozen=True)
@@ -116,9 +117,9 @@ def train(
     optimizer = torch.optim.AdamW(groups, betas=_BETAS, weight_decay=_WEIGHT_DECAY)
     first, seconds = _resume(file, modules, optimizer, schedule)
     precise = machine.precision == "float32"
-    batches = DataLoader(
-        data, batch_size=None, sampler=range(first, schedule.steps), num_workers=machine.workers, prefetch_factor=4
-    )
+    steps = range(first, schedule.steps)
+    ahead = _AHEAD if machine.workers else None
+    batches = DataLoader(data, None, sampler=steps, num_workers=machine.workers, prefetch_factor=ahead)
     smooth, saved, begun = math.nan, monotonic(), perf_counter()
     with tqdm(total=schedule.steps, initial=first, desc=name, unit="step") as progress:
         for step, batch in enumerate(batches, first):
