@@ -8,7 +8,7 @@ Axis letters: b pictures, s packed positions.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from random import Random
@@ -28,7 +28,7 @@ from lmms_ca_plugin.tiny.world.questions import BENCHMARKS, load
 from lmms_ca_plugin.tiny.world.render import render
 from lmms_ca_plugin.tiny.world.scenes import Scene, Split, scene
 
-QUESTIONS = 12  # behind one picture, one of them for a description
+LENGTH = 176  # positions of the questions behind a picture; about 13 questions
 DESCRIPTION = len(BENCHMARKS)  # the number that stands for descriptions among the sets
 IGNORED = -100
 _TWO_VIEWS_EVERY = 8  # batches; half as many pictures, each with a crop beside it
@@ -90,8 +90,12 @@ def prefix(views: int, view_tokens: int) -> tuple[int, ...]:
     return (tokenizer.bos_token_id, *_ids(f"{VICUNA_V1_SYSTEM} USER:{shown}"))
 
 
-def questions(shown: Scene, draw: Random) -> Iterator[tuple[int, str, str]]:
-    """Asks about a scene: number of the set, what the user says, the answer; a description is asked for first."""
+Question = tuple[int, str, str]
+"""Number of the set, what the user says, the answer."""
+
+
+def questions(shown: Scene, draw: Random) -> Iterator[Question]:
+    """Asks about a scene until little new comes; a description is asked for first."""
     yield DESCRIPTION, REQUEST, caption(shown)
     _, weights = _KINDS[shown.name.partition("-")[0]]
     asked: set[str] = set()
@@ -101,8 +105,6 @@ def questions(shown: Scene, draw: Random) -> Iterator[tuple[int, str, str]]:
         if made is not None and made.question not in asked:
             asked.add(made.question)
             yield BENCHMARKS.index(benchmark), user_text(benchmark, made.question), made.answer
-        if len(asked) == QUESTIONS - 1:
-            return
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,7 @@ class LessonData(Dataset[Lesson]):
         for _ in range(self.batch // max(views, 1)):
             kind = draw.choices(tuple(_KINDS), [weight for weight, _ in _KINDS.values()])[0]
             shown = scene(f"{kind}-{self.split}-{draw.getrandbits(40)}")
-            rows.append([*questions(shown, draw)])
+            rows.append(_fitting(questions(shown, draw)))
             if views:
                 image = render(shown).image
                 images += [view.cut(image) for view in (View(), some_view(Random(shown.name), 1.0))[:views]]
@@ -139,14 +141,30 @@ class LessonData(Dataset[Lesson]):
         return _pack(rows, prefix(views, self.view_tokens), pixels)
 
 
-def _pack(rows: Sequence[Sequence[tuple[int, str, str]]], before: tuple[int, ...], pixels: Tensor | None) -> Lesson:
+def _encoded(said: str, answer: str) -> Encoded:
+    """Token ids of a question, up to where the answer begins, and of the answer."""
+    return _ids(f"{said} ASSISTANT:"), _ids(f" {answer}")
+
+
+def _fitting(asked: Iterable[Question]) -> list[Question]:
+    """Takes questions as long as they fit behind a picture."""
+    left, taken = LENGTH, []
+    for question in asked:
+        left -= sum(map(len, _encoded(*question[1:])))
+        if left < 0:
+            break
+        taken.append(question)
+    return taken
+
+
+def _pack(rows: Sequence[Sequence[Question]], before: tuple[int, ...], pixels: Tensor | None) -> Lesson:
     end = build_tokenizer_once().eos_token_id
     columns: dict[str, list[Tensor]] = {name: [] for name in ("ids", "segments", "positions", "labels", "sets")}
     for row in rows:
         ids, segments, positions = list(before), [0] * len(before), list(range(len(before)))
         labels, sets = [IGNORED] * len(before), [-1] * len(before)
         for number, (benchmark, said, answer) in enumerate(row, 1):
-            question, given = _ids(f"{said} ASSISTANT:"), _ids(f" {answer}")
+            question, given = _encoded(said, answer)
             length = len(question) + len(given)  # the end token is only ever a label
             ids += [*question, *given]
             segments += [number] * length
