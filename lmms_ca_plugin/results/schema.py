@@ -63,19 +63,19 @@ def _cell(column: str, value: Value) -> str:
     return escape(str(value)) if column in TEXT else repr(round(value, 10) if isinstance(value, float) else value)
 
 
-def write_atomically(path: Path, text: str) -> None:
+def write_atomically(path: Path, content: str | bytes) -> None:
     """Writes a file that is either the old one or the whole new one, whatever happens meanwhile.
 
     Args:
         path: The file; its folder is made if it is missing.
-        text: What it is to hold.
+        content: What it is to hold; text becomes UTF-8.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     temporary = Path(name)
     try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
-            file.write(text)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         temporary.chmod(0o644)
