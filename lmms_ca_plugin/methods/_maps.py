@@ -60,7 +60,7 @@ def relative_attention(passes: Passes, asked: Inputs, general: Inputs, block: in
         weights, others, _image(passes, asked), _image(passes, general), features, strict=True
     ):
         shares = _shares(row[mine.to(row.device)]) / (_shares(other[its.to(other.device)]) + EPSILON)
-        found.append(_base_map(shares, seen, passes.family, asked))
+        found.append(base_map(shares, seen.kinds, passes.family, asked.questions[0].name))
     return Maps(tuple(found), features)
 
 
@@ -79,7 +79,8 @@ def gradient_attention(passes: Passes, asked: Inputs, block: int) -> Maps:
     weights, gradient = passes.attention_gradient(replace(asked, features=features), block)
     scores = (weights * gradient.clamp(min=0)).mean(1)  # (b, h, s) -> (b, s)
     rows = zip(scores, _image(passes, asked), features, strict=True)
-    found = [_base_map(row[mine.to(row.device)], seen, passes.family, asked) for row, mine, seen in rows]
+    name = asked.questions[0].name
+    found = [base_map(row[mine.to(row.device)], seen.kinds, passes.family, name) for row, mine, seen in rows]
     return Maps(tuple(found), features)
 
 
@@ -170,13 +171,26 @@ def _shares(weights: Tensor) -> Tensor:
     return weights / weights.sum().clamp(min=torch.finfo(weights.dtype).tiny)
 
 
-def _base_map(values: Tensor, seen: Features, family: Family, inputs: Inputs) -> Tensor:
-    """Takes the base view's cells out of one sample's image tokens: -> (r, c)."""
+def base_map(values: Tensor, kinds: Tensor, family: Family, name: str) -> Tensor:
+    """Takes the base view's cells out of one picture's image tokens.
+
+    Args:
+        values: (t,), one per image token.
+        kinds: (t,), what each is.
+        family: Says how many cells the base view has.
+        name: The question's, for messages.
+
+    Returns:
+        (r, c), on the CPU; tokens of tiles and newlines are left out.
+
+    Raises:
+        InputError: The base view has other than one token per cell.
+    """
     rows, columns = family.cells((1, 1)).grid
-    base = values[(seen.kinds == Kind.BASE).to(values.device)]
+    base = values[(kinds == Kind.BASE).to(values.device)]
     if len(base) != rows * columns:
         raise InputError(
-            f"{inputs.questions[0].name}: the base view has {len(base)} tokens, but {rows} x {columns} cells. A map "
+            f"{name}: the base view has {len(base)} tokens, but {rows} x {columns} cells. A map "
             "needs one token per cell; vision_feature_select_strategy=full, which adds one, is not supported."
         )
     return base.view(rows, columns).cpu()

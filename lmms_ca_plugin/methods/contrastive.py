@@ -64,6 +64,7 @@ class Contrastive(Method):
         mask_by: `contrastive`, or a control: `random` (seeded, nested over rho), `post` (lowest p(k)), `none`.
         preset: `paper`, or `wcd`; options given beside it win.
         profile: A layer profile (JSON) that names the blocks of a checkpoint.
+        log_maps: Whether the record also holds p(l) of every block read, IA and the mask, over the image tokens.
     """
 
     scope: Literal["fusion", "shallow", "deep", "all"] | tuple[int, ...] = "fusion"
@@ -80,6 +81,7 @@ class Contrastive(Method):
     mask_by: Literal["contrastive", "random", "post", "none"] = "contrastive"
     preset: Literal["paper", "wcd"] = "paper"
     profile: str | None = None
+    log_maps: bool = False
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "paper": {},
@@ -199,6 +201,15 @@ class Contrastive(Method):
                 "masked_tokens": number_masked,
                 "masked_share": number_masked / of if of else 0.0,
             }
+        if self.log_maps:
+            known = {block: reads[Read(block)] for block in (*candidates, post) if Read(block) in reads}
+            attention = {block: distribution(weights * eligible) for block, weights in sorted(known.items())}  # (b, s)
+            for row, (record, image) in enumerate(zip(log, prompt.is_image, strict=True)):
+                record["maps"] = {
+                    "attention": {block: p[row, image].tolist() for block, p in attention.items()},
+                    "score": None if score is None else score[row, image].tolist(),
+                    "masked": masked[row, image].tolist(),
+                }
         neutral = 0.0 if self.site in ("logit", "knockout") else 1.0
         values = torch.full(masked.shape, neutral, device=masked.device, dtype=prompt.states.dtype)
         return Decision(values.masked_fill(masked, self.strength), tuple(log))

@@ -104,6 +104,33 @@ def test_the_farthest_candidate_and_the_least_changed_tokens_are_chosen():
     assert decision.values.tolist() == [[1.0, 1.0, 1e-9, 1.0, 1e-9, 1.0]]
 
 
+def test_maps_are_logged_on_request_only():
+    assert "maps" not in decide(MAPS, rho=0.5).log[0]
+    maps = decide(MAPS, rho=0.5, log_maps=True).log[0]["maps"]
+    assert list(maps["attention"]) == [0, 1, 2, 3]
+    assert maps["attention"][1] == pytest.approx([1, 0, 0, 0])
+    assert maps["attention"][3] == pytest.approx([0, 0.25, 0.5, 0.25])
+    assert maps["score"] == pytest.approx([1, 0.25, 0.5, 0.25])
+    assert maps["masked"] == [False, True, False, True]
+
+
+def test_logged_maps_are_what_was_compared():
+    kinds = [0, Kind.BASE, Kind.BASE, Kind.TILE, Kind.NEWLINE, 0]
+    maps = decide(MAPS, kinds=kinds, rho=0.5, image_tokens="base", renormalise=False, log_maps=True).log[0]["maps"]
+    assert maps["attention"][0] == pytest.approx([0.5, 0.5, 0, 0])
+    assert maps["score"] == pytest.approx([0.4, 0.1, 0, 0])  # raw: |[0, .1] - [.4, 0]|
+    assert maps["masked"] == [False, True, False, False]
+
+
+@pytest.mark.parametrize(("mask_by", "blocks"), [("post", [3]), ("random", []), ("none", [])])
+def test_a_control_logs_the_maps_it_read(mask_by, blocks):
+    reads = {block: MAPS[block] for block in blocks} or {5: MAPS[3]}
+    maps = decide(reads, rho=0.5, mask_by=mask_by, log_maps=True).log[0]["maps"]
+    assert list(maps["attention"]) == blocks
+    assert (maps["score"] is None) == (mask_by == "none")
+    assert sum(maps["masked"]) == (0 if mask_by == "none" else 2)
+
+
 def test_positive_contrast_ranks_by_the_signed_difference():
     # p3 - p1 = [-1, .25, .5, .25]
     assert decide(MAPS, rho=0.25, contrast="positive").values[0, 1] == 1e-9
