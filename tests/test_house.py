@@ -27,6 +27,11 @@ FORBIDDEN = {
     "families": ("lmms_eval", "datasets", "evaluate", "lmms_ca_plugin.methods", "lmms_ca_plugin.engine"),
     "methods": ("lmms_eval", "datasets", "evaluate", "lmms_ca_plugin.engine", "lmms_ca_plugin.harness"),
     "engine": ("lmms_eval", "datasets", "evaluate", "lmms_ca_plugin.harness", "lmms_ca_plugin.cli"),
+    "figures": (
+        *("torch", "transformers", "lmms_eval", "datasets", "matplotlib.pyplot", "lmms_ca_plugin.families"),
+        *("lmms_ca_plugin.methods", "lmms_ca_plugin.engine", "lmms_ca_plugin.studies", "lmms_ca_plugin.cli"),
+    ),
+    "studies": ("lmms_eval", "lmms_ca_plugin.cli"),
     "bench": ("lmms_eval", "datasets", "evaluate", "lmms_ca_plugin.harness", "lmms_ca_plugin.cli"),
     "tiny": ("lmms_eval", "lmms_ca_plugin.harness", "lmms_ca_plugin.cli"),
     "cli": ("lmms_eval",),

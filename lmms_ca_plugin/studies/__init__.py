@@ -1,0 +1,1 @@
+"""Studies: what is asked of the engine, what is made of its answers, and which figure shows it."""
