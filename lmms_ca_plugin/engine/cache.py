@@ -1,6 +1,6 @@
 """The key-value cache of one run: a buffer per block, allocated once, never grown by concatenation.
 
-It has the four methods that transformers' attention and mask functions call on a cache; beam search adds two.
+It has what transformers' attention calls on a cache, and what beam search does.
 
 Axis letters: b samples, g key-value heads, s prompt positions, q new positions, k positions so far, d head size.
 """
@@ -72,15 +72,6 @@ class KeyValueCache:
         """Forgets all but the first `length` positions, so that others can follow them."""
         for layer in self._layers.values():
             layer.length = min(layer.length, length)
-
-    def get_mask_sizes(self, query: int | Tensor, layer_idx: int) -> tuple[int, int]:
-        """Says how long a mask must be for `query` new positions (in 4.57 a tensor of them), and its offset."""
-        q = query if isinstance(query, int) else len(query)
-        return self.get_seq_length(layer_idx) + q, 0
-
-    def get_query_offset(self, layer_idx: int = 0) -> int:
-        """Says at which position the next query stands."""
-        return self.get_seq_length(layer_idx)
 
     def expand(self, times: int) -> None:
         """Repeats every sample `times` times, side by side, for beams."""
