@@ -7,6 +7,7 @@ Axis letters: b samples, g key-value heads, s prompt positions, q new positions,
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,13 +25,13 @@ class KeyValueCache:
     """Keys and values of the prompt and of the new tokens.
 
     Args:
-        capacity: Positions that each block can hold: prompt and new tokens.
+        capacities: Positions that each block can hold: prompt and new tokens.
     """
 
     is_compileable = False
 
-    def __init__(self, capacity: int) -> None:
-        self._capacity = capacity
+    def __init__(self, capacities: Sequence[int]) -> None:
+        self._capacities = capacities
         self._layers: dict[int, _Layer] = {}
         self._factors: dict[int, tuple[Tensor | None, Tensor]] = {}
 
@@ -53,7 +54,7 @@ class KeyValueCache:
             value = value * values_by[:, None, :, None].to(value)
         b, g, q, _d = key.shape
         if layer_idx not in self._layers:
-            empty = (b, g, self._capacity)
+            empty = (b, g, self._capacities[layer_idx])
             self._layers[layer_idx] = _Layer(
                 key.new_empty(*empty, key.shape[3]), value.new_empty(*empty, value.shape[3]), 0
             )
@@ -67,6 +68,12 @@ class KeyValueCache:
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Counts the positions that a block holds."""
         return self._layers[layer_idx].length if layer_idx in self._layers else 0
+
+    def ahead(self, block: int, positions: int) -> tuple[Tensor, Tensor]:
+        """Keys and values (b, g, k, d) as they will be with so many positions more: the buffers are there already."""
+        layer = self._layers[block]
+        end = layer.length + positions
+        return layer.keys[:, :, :end], layer.values[:, :, :end]
 
     def rewind(self, length: int) -> None:
         """Forgets all but the first `length` positions, so that others can follow them."""

@@ -42,8 +42,8 @@ class Part:
         prompt: The batch.
         samples: The sample of the batch that each row answers; None is all of them, in order.
         first_block: The block at which the rows enter.
-        reads: What has been read already, (r, ...) each; it is not read again in the prompt's pass.
-        decisions: What has been decided already, (r, s) each; what has not is decided for all samples.
+        reads: What has been read already, (b, ...) each; it is not read again in the prompt's pass.
+        decisions: What has been decided already, (b, s) each; the rest is decided on the way, by rows of all samples.
     """
 
     def __init__(
@@ -57,8 +57,10 @@ class Part:
     ) -> None:
         self.plan, self.prompt, self.first_block = plan, prompt, first_block
         self.samples = samples
-        self.reads: dict[Read, Tensor] = dict(reads or {})
-        self.decisions: dict[Edit, Decision] = dict(decisions or {})
+        self.reads: dict[Read, Tensor] = {read: self.take(found) for read, found in (reads or {}).items()}
+        self.decisions: dict[Edit, Decision] = {
+            edit: decision if samples is None else decision.of(samples) for edit, decision in (decisions or {}).items()
+        }
         self._given = frozenset(self.reads)
         self._count = len(prompt.padding) if samples is None else len(samples)
         self._beams = 1

@@ -35,8 +35,9 @@ class Run(Flight):
     ) -> None:
         self.plan = plan
         self.part = Part(plan, prompt)
-        made = KeyValueCache(prompt.states.shape[1] + new_tokens) if cache is None else cache
-        super().__init__(family, prompt, [self.part], {0: prompt.states}, made, new_tokens)
+        if cache is None:
+            cache = KeyValueCache([prompt.states.shape[1] + new_tokens] * family.trunk.num_blocks)
+        super().__init__(family, prompt, [self.part], {0: prompt.states}, cache, new_tokens)
 
     def begin(self) -> Step:
         """Prepares the prompt's pass."""
