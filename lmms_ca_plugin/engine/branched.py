@@ -137,14 +137,20 @@ class Branched(Front[dict[str, Answer]]):
         trunk, (samples, positions) = self.family.trunk, inputs.input_ids.shape
         batch = Batch(trunk, self.family.model.dtype.itemsize, samples, positions, generation.max_new_tokens)
         first_blocks = {name: plan.first_block(trunk.num_blocks) for name, plan in self.plans.items()}
-        groups = batch.groups(first_blocks, self.memory)
+        together = batch.together(self.family.model.device, self.memory)
+        groups = batch.groups(first_blocks, together, self.memory)
         prompt = self.prompt(inputs)
         with attached(self.family):
             cache = KeyValueCache(capacities(self.plans, groups, batch))
-            return self._branch(prompt, cache, groups, generation)
+            return self._branch(prompt, cache, groups, together, generation)
 
     def _branch(
-        self, prompt: Prompt, cache: KeyValueCache, groups: Sequence[Sequence[str]], generation: Generation
+        self,
+        prompt: Prompt,
+        cache: KeyValueCache,
+        groups: Sequence[Sequence[str]],
+        together: int,
+        generation: Generation,
     ) -> list[dict[str, Answer]]:
         shared = shared_pass(self.family, prompt, self.plans, cache)
         ways = branching(self.plans, shared, self.family.trunk.num_blocks)
@@ -154,13 +160,13 @@ class Branched(Front[dict[str, Answer]]):
             parts = [ways.part(branch, shared) for branch in branches]
             if not parts:
                 continue  # all of them are computed in other groups
-            flight = Branches(self.family, shared, parts, generation.max_new_tokens)
+            flight = Branches(self.family, shared, parts, generation.max_new_tokens, together)
             decoded = iter(decode(flight, generation, self.end_tokens, self.to_text))
             for branch, part in zip(branches, parts, strict=True):
                 tokens = [next(decoded) for _ in branch.samples]
                 rows = zip(branch.samples, tokens, part.log, part.step_log(tokens), strict=True)
                 for sample, new, decided, steps in rows:
-                    found[branch.variant, sample] = _Found(new, decided, steps)
+                    found[branch.variant, sample] = _Found(new, decided, steps, branch.first_block)
         by_variant = {name: self._answers_of(name, prompt, ways, found, generation) for name in self.variants}
         return [{name: answers[sample] for name, answers in by_variant.items()} for sample in range(len(prompt.seeds))]
 
@@ -178,18 +184,19 @@ class Branched(Front[dict[str, Answer]]):
         logs = [of_sample | row.steps for of_sample, row in zip(decided, rows, strict=True)]
         answers = self.answer_of(prompt, [row.tokens for row in rows], generation, logs)
         return [
-            replace(answer, same_as=None if source == name else source)
-            for answer, source in zip(answers, sources, strict=True)
+            replace(answer, first_block=row.first_block, same_as=None if source == name else source)
+            for answer, row, source in zip(answers, rows, sources, strict=True)
         ]
 
 
 @dataclass(frozen=True)
 class _Found:
-    """What came of one row: its new tokens, what its edits decided, what its steps on the scores logged."""
+    """What came of one row."""
 
     tokens: list[int]
-    decided: dict[str, Any]
-    steps: dict[str, list[Any]]
+    decided: dict[str, Any]  # by its edits
+    steps: dict[str, list[Any]]  # logged by its steps on the scores
+    first_block: int
 
 
 def check_variants(variants: Mapping[str, Method], options: RunOptions) -> None:

@@ -1,26 +1,21 @@
 """Branches of a batch in flight: each row passes the blocks from where it leaves the baseline, and all decode together.
 
-Rule: below its first block a row has no keys and values of its own for the prompt; it attends to its sample's, which
-the baseline's pass has cached once, by reference. There, the rows of one sample are further queries over one set of
-keys: behind the prompt's keys the cache holds those of the rows' new tokens, step by step, one per row, and a mask lets
-each row see its own. From its first block on a row has keys of its own. Nothing is copied and nothing grows.
+The prompts pass a few rows at a time, through all their blocks, because more at once make nothing faster and hold more;
+then one pass per new token reads the weights once for all rows.
 
-Axis letters: r rows, p samples, m rows that share a sample's keys, s prompt positions, k positions so far, g key-value
-heads, h query heads, n = h / g, d head size.
+Axis letters: r rows, s prompt positions, q positions of this pass, e hidden size, v vocabulary.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
 
-from lmms_ca_plugin.attention import Call, Kernel
+from lmms_ca_plugin.attention import Call
+from lmms_ca_plugin.engine.branch_cache import BranchCache, Group
 from lmms_ca_plugin.engine.cache import KeyValueCache
 from lmms_ca_plugin.engine.flight import Flight, Step
 from lmms_ca_plugin.engine.part import Part
@@ -36,144 +31,42 @@ class Branches(Flight):
         shared: The baseline; its cache has room for the new tokens of all rows that share it.
         parts: The rows, sorted by the block at which they leave it.
         new_tokens: The most tokens that will be generated.
+        together: How many rows' prompts pass at a time; a part always passes whole.
     """
 
-    def __init__(self, family: Family, shared: Shared, parts: Sequence[Part], new_tokens: int) -> None:
-        prompt = shared.prompt
-        samples = [sample for part in parts for sample in part.samples or range(len(prompt.padding))]
+    def __init__(self, family: Family, shared: Shared, parts: Sequence[Part], new_tokens: int, together: int) -> None:
+        padding, blocks = shared.prompt.padding, family.trunk.num_blocks
+        samples = [sample for part in parts for sample in part.samples or range(len(padding))]
         entries = [part.first_block for part in parts for _row in range(len(part))]
-        owners = [bisect_right(entries, block) for block in range(family.trunk.num_blocks)]
-        groups = {
-            owning: Group.of(owning, samples[owning:], prompt.padding, new_tokens)
-            for owning in set(owners)
-            if owning < len(samples)
-        }
-        shared.cache.rewind(prompt.padding.shape[1])
-        self._branch_cache = BranchCache(
-            own=KeyValueCache([prompt.padding.shape[1] + new_tokens] * family.trunk.num_blocks),
-            shared=shared.cache,
-            owners=owners,
-            groups=groups,
-        )
-        super().__init__(family, prompt, parts, shared.entering, self._branch_cache, new_tokens)
+        owners = [bisect_right(entries, block) for block in range(blocks)]
+        groups = {n: Group.of(n, samples[n:], padding, new_tokens) for n in set(owners) if n < len(samples)}
+        own = KeyValueCache([padding.shape[1] + new_tokens] * blocks)
+        shared.cache.rewind(padding.shape[1])
+        self._branch_cache = BranchCache(own, shared.cache, owners, groups)
+        self._together = together
+        super().__init__(family, shared.prompt, parts, shared.entering, self._branch_cache, new_tokens)
+
+    def pass_prompts(self) -> Tensor:
+        """Passes the prompts, a few rows at a time: states (r, 1, e) behind the last block."""
+        states = [
+            Flight(
+                self.family, self.prompt, parts, self._entering, self._branch_cache.of_rows(first), 0
+            ).pass_prompts()[:, -1:]
+            for first, parts in self._few()
+        ]
+        return torch.cat(states)
+
+    def _few(self) -> Iterator[tuple[int, list[Part]]]:
+        """Splits the parts: the first row of each few, and the parts."""
+        few: list[Part] = []
+        first = rows = 0
+        for part in self.parts:
+            if few and rows + len(part) > self._together:
+                yield first, few
+                few, first, rows = [], first + rows, 0
+            few.append(part)
+            rows += len(part)
+        yield first, few
 
     def _shared_calls(self, block: int, step: Step) -> Sequence[Call]:
         return () if step.prefill else self._branch_cache.shared_calls(block)
-
-
-@dataclass(frozen=True)
-class Group:
-    """Rows that share their samples' keys in some blocks, dealt out to the samples.
-
-    Attributes:
-        rows: Which rows: all from one on, because those that enter first come first.
-        places: (p, m), which of them is each sample's j-th; where a sample has fewer, any: its output is not used.
-        back: (r,), where each of them stands among the p * m.
-        allowed: (p, 1, m, k) bool, the keys that each may see, up to the last new token.
-    """
-
-    rows: slice
-    places: Tensor
-    back: Tensor
-    allowed: Tensor
-
-    @classmethod
-    def of(cls, start: int, samples: Sequence[int], padding: Tensor, steps: int) -> Group:
-        """Deals rows out.
-
-        Args:
-            start: The first of the rows.
-            samples: The sample of each.
-            padding: (p, s) bool, True at real tokens of the prompts.
-            steps: The most new tokens.
-        """
-        p, device = len(padding), padding.device
-        members = [[row for row, sample in enumerate(samples) if sample == of] for of in range(p)]
-        m = max(map(len, members))
-        filled = [[*rows, *[0] * (m - len(rows))] for rows in members]
-        stands = {row: sample * m + j for sample, rows in enumerate(members) for j, row in enumerate(rows)}
-        prompts = padding[:, None, None].expand(-1, -1, m, -1)  # (p, 1, m, s)
-        mine = torch.eye(m, dtype=torch.bool, device=device).repeat(1, steps)  # (m, steps * m)
-        return cls(
-            rows=slice(start, start + len(samples)),
-            places=torch.tensor(filled, device=device),
-            back=torch.tensor([stands[row] for row in range(len(samples))], device=device),
-            allowed=torch.cat([prompts, mine.expand(p, 1, -1, -1)], -1),
-        )
-
-    def gather(self, of_rows: Tensor) -> Tensor:
-        """Puts the rows' one position side by side, sample by sample: (r, g, 1, d) -> (p, g, m, d)."""
-        return of_rows[:, :, 0][self.places.to(of_rows.device)].transpose(1, 2)
-
-    def scatter(self, of_samples: Tensor) -> Tensor:
-        """Brings them back: (p, h, m, d) -> (r, 1, h, d)."""
-        rows = of_samples.transpose(1, 2).flatten(0, 1)  # (p*m, h, d)
-        return rows[self.back.to(rows.device)][:, None]
-
-
-@dataclass(frozen=True)
-class SharedCall:
-    """How the rows of a group attend in one block and step; see `lmms_ca_plugin.attention.Call`.
-
-    Attributes:
-        group: The rows.
-        keys: (p, g, k, d), in place of what the block hands over.
-        values: (p, g, k, d).
-    """
-
-    group: Group
-    keys: Tensor
-    values: Tensor
-
-    @property
-    def rows(self) -> slice:
-        """Which rows of the pass they are."""
-        return self.group.rows
-
-    def attend(self, kernel: Kernel, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:  # noqa: ARG002
-        """Attends for these rows: (r, h, 1, d) -> (r, 1, h, d)."""
-        p, g, k, d = self.keys.shape
-        h = query.shape[1]
-        # Keys are repeated neither for rows nor for heads: what shares them is one long run of queries.
-        grouped = self.group.gather(query).reshape(p, g, -1, d)  # (p, g, n*m, d)
-        allowed = self.group.allowed[..., :k].to(query.device).repeat(1, 1, h // g, 1)  # (p, 1, n*m, k)
-        output = scaled_dot_product_attention(
-            grouped, self.keys, self.values, attn_mask=allowed, scale=kernel.scaling
-        )  # (p, g, n*m, d)
-        return self.group.scatter(output.reshape(p, h, -1, d))
-
-
-@dataclass(frozen=True)
-class BranchCache:
-    """Keys and values of branches: their own, and those of the baseline.
-
-    Attributes:
-        own: What rows have of their own: in each block as many rows as own keys there.
-        shared: The baseline's, with room for new tokens.
-        owners: For each block how many rows, the first, own keys.
-        groups: The other rows, by the number of owners.
-    """
-
-    own: KeyValueCache
-    shared: KeyValueCache
-    owners: Sequence[int]
-    groups: Mapping[int, Group]
-
-    def scale(self, block: int, keys: Tensor | None, values: Tensor) -> None:
-        """Has the next positions of a block scaled as they are written; see `KeyValueCache.scale`."""
-        self.own.scale(block, keys, values)
-
-    def update(self, key: Tensor, value: Tensor, layer_idx: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        """Appends keys and values (r, g, q, d) of a block; returns all so far of the rows that own them."""
-        owning = self.owners[layer_idx]
-        if len(key) > owning:
-            group = self.groups[owning]
-            self.shared.update(group.gather(key[owning:]), group.gather(value[owning:]), layer_idx)
-        return self.own.update(key[:owning], value[:owning], layer_idx) if owning else (key, value)
-
-    def shared_calls(self, block: int) -> Sequence[Call]:
-        """How the rows attend in a block that own no keys there, the next new token included."""
-        group = self.groups.get(self.owners[block])
-        if group is None:
-            return ()
-        return (SharedCall(group, *self.shared.ahead(block, group.places.shape[1])),)

@@ -22,8 +22,11 @@ from lmms_ca_plugin.families._contract import Family, Trunk
 from lmms_ca_plugin.methods._contract import Plan
 
 GIB = 2**30
+# Positions that pass a block at a time: more make a GPU hardly faster, and a computer slower, whose caches they leave.
+POSITIONS_TOGETHER = {"cuda": 16384, "cpu": 2048}
 SHARE_OF_GPU = 0.9
 SHARE_OF_COMPUTER = 0.5
+SHARE_OF_PASS = 0.25  # of what may be used, for what passes a block; the rest is for what stays
 
 
 def measured(device: torch.device) -> int:
@@ -60,30 +63,36 @@ class Batch:
 
     @property
     def _passing(self) -> int:
-        """What one row holds at a time while it passes a block, and its scores behind the last."""
+        """What one row's prompt holds at a time while it passes a block."""
         trunk = self.trunk
         heads = (trunk.num_heads + 2 * trunk.num_key_value_heads) * trunk.head_size
         numbers = 4 * trunk.hidden_size + max(3 * heads, 3 * trunk.mlp_size)
         precise = 2 * trunk.hidden_size * 8  # a norm computes in float32 at the least
         mask = self.positions * (1 + 2 * self.itemsize)  # allowed, biases, and both together
-        return self.positions * (numbers * self.itemsize + precise + mask) + 3 * 8 * trunk.vocabulary
+        return self.positions * (numbers * self.itemsize + precise + mask)
 
     def row(self, first_block: int) -> int:
-        """What a branch of one sample takes that leaves the baseline at a block."""
+        """What a branch of one sample keeps that leaves the baseline at a block, and its scores."""
         own = (self.trunk.num_blocks - first_block) * self.positions
-        return (own + self.trunk.num_blocks * self.new_tokens) * self._cached + self._passing
+        return (own + self.trunk.num_blocks * self.new_tokens) * self._cached + 3 * 8 * self.trunk.vocabulary
+
+    def together(self, device: torch.device, available: int) -> int:
+        """How many branches' prompts pass a block at a time: at least as many as the baseline's."""
+        useful = POSITIONS_TOGETHER[device.type] // self.positions
+        return max(self.samples, min(useful, int(SHARE_OF_PASS * available) // self._passing))
 
     def shared(self, first_blocks: Sequence[int]) -> int:
         """What the baseline takes, once for all branches, the states included at which they leave it."""
         kept = max(first_blocks) * self.positions * self._cached
         states = len(set(first_blocks)) * self.positions * self.trunk.hidden_size * self.itemsize
-        return self.samples * (kept + states + self._passing)
+        return self.samples * (kept + states)
 
-    def groups(self, first_blocks: Mapping[str, int], available: int) -> list[list[str]]:
+    def groups(self, first_blocks: Mapping[str, int], together: int, available: int) -> list[list[str]]:
         """Splits variants into groups whose branches fit together, all samples of the batch in each.
 
         Args:
             first_blocks: For each variant the block at which it leaves the baseline.
+            together: How many prompts pass a block at a time.
             available: Bytes that may be used.
 
         Returns:
@@ -93,7 +102,7 @@ class Batch:
             MemoryLimitError: Not even one branch of every sample fits beside the baseline.
         """
         names = sorted(first_blocks, key=lambda name: first_blocks[name])
-        room = available - self.shared(list(first_blocks.values()))
+        room = available - self.shared(list(first_blocks.values())) - together * self._passing
         groups: list[list[str]] = [[]]
         used = 0
         for name in names:

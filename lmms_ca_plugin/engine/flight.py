@@ -5,7 +5,7 @@ block's call, and nothing outlives it. Rows of several plans pass a block in one
 enters at block 0; a branch is a part that enters where it leaves the baseline, with states that were computed once.
 
 Axis letters: b samples of the batch, r rows, s prompt positions, q positions of this pass, k positions so far, e hidden
-size, n new tokens so far, v vocabulary.
+size, g key-value heads, d head size, n new tokens so far, v vocabulary.
 """
 
 from __future__ import annotations
@@ -20,16 +20,17 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from lmms_ca_plugin.attention import Call, seam
+from lmms_ca_plugin.engine.cache import Scaling
 from lmms_ca_plugin.engine.calls import calls_of
 from lmms_ca_plugin.engine.part import Part, Place
 from lmms_ca_plugin.families._contract import Family, Narrow, Prompt
 
 
 class Cache(Protocol):
-    """What a flight asks of the cache that it hands to the blocks."""
+    """What a block asks of the cache that a flight hands to it."""
 
-    def scale(self, block: int, keys: Tensor | None, values: Tensor) -> None:
-        """Has the next positions of a block scaled as they are written, by factors (r, q)."""
+    def update(self, key: Tensor, value: Tensor, layer_idx: int) -> tuple[Tensor, Tensor]:
+        """Appends keys and values (r, g, q, d) of a block; returns what the rows that own their keys attend to."""
 
 
 @dataclass(frozen=True)
@@ -86,17 +87,20 @@ class Flight:
 
     # ---- passes ------------------------------------------------------------------------------------------------------
     def prefill(self) -> Tensor:
-        """Passes the prompts through the blocks, each row from where it enters: scores (r, v) of the next token."""
+        """Passes the prompts through the blocks: scores (r, v) of the first new token."""
+        return self.scores(self.pass_prompts())
+
+    def pass_prompts(self) -> Tensor:
+        """Passes the prompts through the blocks, each row from where it enters: states (r, q, e) behind the last."""
         entries = sorted({part.first_block for part in self.parts})
-        states = self.prompt.states[:0]  # (0, s, e)
+        passing: list[Tensor] = []
         for block, until in zip(entries, [*entries[1:], self._last + 1], strict=True):
-            joining = [part.take(self._entering[block]) for part in self.parts if part.first_block == block]
+            passing += [part.take(self._entering[block]) for part in self.parts if part.first_block == block]
             if block > self._last:
-                states, joining = states[:, -1:], [joined[:, -1:] for joined in joining]  # (r, 1, e)
-            states = torch.cat([states, *joining]) if len(states) else torch.cat(joining)  # (r, s, e)
-            if block <= self._last:
-                states = self.run_blocks(block, until, states, self.prompt_step(states))
-        return self.scores(states)
+                passing = [states[:, -1:] for states in passing]  # (r, 1, e)
+            states = passing[0] if len(passing) == 1 else torch.cat(passing)  # (r, s, e)
+            passing = [self.run_blocks(block, until, states, self.prompt_step(states))]
+        return passing[0]
 
     def prompt_step(self, states: Tensor) -> Step:
         """Prepares the prompt's pass of the first rows, those of the states (r, s, e)."""
@@ -182,6 +186,7 @@ class Flight:
             self._factors(block, place, states) for place in ("states", "attention_input", "keys", "values")
         )
         if on_values is not None:
+            assert isinstance(self.cache, Scaling)  # prompts go into one that can
             self.cache.scale(block, on_keys, on_values)
         return states if on_states is None else states * on_states[..., None].to(states), on_input
 

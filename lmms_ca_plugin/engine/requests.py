@@ -50,6 +50,8 @@ class Answer:
         image_tokens: Image tokens of the prompt, newlines among them.
         new_tokens: Tokens generated, the end token not counted.
         log: What the method decided for this sample.
+        first_block: The block at which its own passes began: 0 for a run of its own, else where its branch left the
+            baseline; the number of blocks if it did not.
         same_as: The variant whose branch this is: both decided the same for this sample. None if it has its own.
     """
 
@@ -58,6 +60,7 @@ class Answer:
     image_tokens: int
     new_tokens: int
     log: dict[str, Any]
+    first_block: int = 0
     same_as: str | None = None
 
 
