@@ -18,6 +18,7 @@ from lmms_eval.api.instance import GenerationResult, Instance, TokenCounts
 from lmms_eval.api.model import lmms
 from lmms_eval.models.model_utils.gen_metrics import log_metrics
 from loguru import logger
+
 from lmms_ca_plugin import options
 from lmms_ca_plugin.engine.engine import Engine
 from lmms_ca_plugin.engine.load import CheckpointOptions, InputOptions

@@ -111,9 +111,7 @@ class Journal:
 
     def _take(self, asked: Sequence[Key], answers: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
         for variant, of_batch in answers.items():
-            self.answers[variant].update(
-                {key: Answer(**answer) for key, answer in zip(asked, of_batch, strict=True)}
-            )
+            self.answers[variant].update({key: Answer(**answer) for key, answer in zip(asked, of_batch, strict=True)})
 
     # ---- writing -----------------------------------------------------------------------------------------------------
     def know(self, variant: str, facts: Mapping[str, Any]) -> None:
