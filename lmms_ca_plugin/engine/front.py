@@ -130,7 +130,9 @@ class Front(ABC, Generic[OfOne]):
     ) -> list[Answer]:
         """Makes answers of the new tokens and the log of every sample of a batch."""
         lengths, image_tokens = prompt.padding.sum(-1).tolist(), prompt.is_image.sum(-1).tolist()
-        return [
-            Answer(cut(self.to_text(new), generation.until)[0].strip(), length, images, len(new), log)
-            for new, length, images, log in zip(tokens, lengths, image_tokens, logs, strict=True)
-        ]
+        answers = []
+        for new, length, images, log in zip(tokens, lengths, image_tokens, logs, strict=True):
+            text, stopped = cut(self.to_text(new), generation.until)
+            runaway = len(new) == generation.max_new_tokens and not stopped
+            answers.append(Answer(text.strip(), length, images, len(new), log, runaway=runaway))
+        return answers

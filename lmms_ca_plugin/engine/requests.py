@@ -53,6 +53,7 @@ class Answer:
         first_block: The block at which its own passes began: 0 for a run of its own, else where its branch left the
             baseline; the number of blocks if it did not.
         same_as: The variant whose branch this is: both decided the same for this sample. None if it has its own.
+        runaway: Whether it reached the most tokens it may have, without an end.
     """
 
     text: str
@@ -62,6 +63,7 @@ class Answer:
     log: dict[str, Any]
     first_block: int = 0
     same_as: str | None = None
+    runaway: bool = False
 
 
 def batches(requests: Sequence[Request], size: int) -> Iterator[list[int]]:

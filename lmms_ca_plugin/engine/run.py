@@ -55,8 +55,8 @@ class Run(Flight):
 
     @property
     def log(self) -> list[dict[str, Any]]:
-        """One record per sample: what the edits decided; entries that are dicts are joined over the edits."""
-        return self.part.log
+        """One record per sample: what the edits decided, or what was observed; dicts are joined over the edits."""
+        return self.part.log if self.plan.observe is None else list(self.plan.observe(self.reads, self.prompt))
 
     def step_log(self, answers: Sequence[list[int]]) -> list[dict[str, list[Any]]]:
         """One record per sample: what `rescore` logged for each token of its answer, and for the end if it came."""

@@ -9,7 +9,7 @@ Axis letters: b samples, s prompt positions, e hidden size.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -88,11 +88,13 @@ class Branching:
         branches: What is computed.
         computed_as: For each variant and sample, the variant whose branch has its answer.
         decisions: What variants decided, (b, s) each; those that read their own states decide on their way.
+        observed: What variants that change nothing logged, one record per sample.
     """
 
     branches: tuple[Branch, ...]
     computed_as: Mapping[str, tuple[str, ...]]
     decisions: Mapping[str, Mapping[Edit, Decision]]
+    observed: Mapping[str, Sequence[dict[str, Any]]]
 
     def part(self, branch: Branch, shared: Shared) -> Part:
         """Makes the rows of a branch, with what the baseline's pass has found out for them."""
@@ -103,7 +105,9 @@ class Branching:
         return Part(branch.plan, shared.prompt, samples, branch.first_block, reads, decided)
 
     def log(self, variant: str) -> list[dict[str, Any]] | None:
-        """One record per sample: what a variant's edits decided; None if they decide on their way."""
+        """One record per sample: what a variant's edits decided, or it observed; None if they decide on their way."""
+        if variant in self.observed:
+            return list(self.observed[variant])
         decided = self.decisions.get(variant)
         return None if decided is None else joined_log(decided.values(), len(self.computed_as[variant]))
 
@@ -142,7 +146,10 @@ def branching(plans: Mapping[str, Plan], shared: Shared, num_blocks: int) -> Bra
         else Branch(name, replace(plans[name], edits=()), shared.top, tuple(samples))
         for (name, edited), samples in rows.items()
     ]
-    return Branching(tuple(sorted(branches, key=lambda branch: branch.first_block)), computed_as, decisions)
+    observed = {
+        name: plan.observe(shared.reads, shared.prompt) for name, plan in plans.items() if plan.observe is not None
+    }
+    return Branching(tuple(sorted(branches, key=lambda branch: branch.first_block)), computed_as, decisions, observed)
 
 
 class _Functions:

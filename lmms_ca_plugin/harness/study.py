@@ -3,7 +3,7 @@
 Rule: the harness asks and scores, once per variant, exactly as in a run of its own; only the answers come from the
 journal, where one branched pass per batch has put those of all variants. So every verb reads a study's folders as it
 reads the harness's.
-Deviates: a variant has no time of its own in a shared pass, so its record holds none; `studies/timing.py` measures it.
+Deviates: a variant has no time of its own in a shared pass, so its record holds none; `Runner.timed` measures it.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
+from random import Random
 from typing import Any
 
 from lmms_eval.api.instance import Instance
@@ -21,6 +22,7 @@ from lmms_ca_plugin.engine.branched import Branched
 from lmms_ca_plugin.engine.engine import Engine
 from lmms_ca_plugin.engine.load import CheckpointOptions, InputOptions, describe, load
 from lmms_ca_plugin.engine.requests import Answer, Request, RunOptions
+from lmms_ca_plugin.engine.timing import seconds_per_question
 from lmms_ca_plugin.errors import OptionError
 from lmms_ca_plugin.families._contract import Family
 from lmms_ca_plugin.harness.asked import chat_question, generation_of, whole_pictures
@@ -159,6 +161,25 @@ class Runner:
                 results[variant.name] = write_files(replay, tasks, study.output / variant.name, journal.date)
             return Finished(study, results, journal.answers)
 
+    def timed(self, questions: int) -> dict[str, float]:
+        """Times every variant alone on some of the study's questions, which takes as many runs as there are variants.
+
+        Args:
+            questions: How many, drawn by the study's seed.
+
+        Returns:
+            Seconds per question, by variant.
+        """
+        tasks = load_tasks(self.study.tasks, self.study.limit, self.study.seed)
+        some = Random(self.study.seed).sample(instances := tasks.instances(), min(questions, len(instances)))
+        requests = [Request(chat_question(i, tasks.documents), generation_of(i)) for i in some]
+        with whole_pictures():
+            return seconds_per_question(self.family, self.methods, requests, self._options)
+
+    @property
+    def _options(self) -> RunOptions:
+        return RunOptions(self.study.batch_size, self.study.seed)
+
     def _answer(self, tasks: LoadedTasks, journal: Journal) -> None:
         instances = tasks.instances()
         together = {name: method for name, method in self.methods.items() if not method.makes_inputs}
@@ -173,7 +194,7 @@ class Runner:
 
     def _answers(self, names: Sequence[str], requests: Sequence[Request], journal: Journal) -> Any:
         """Yields indices into the requests, and for every named variant the answers to these."""
-        options = RunOptions(self.study.batch_size, self.study.seed)
+        options = self._options
         methods = {name: self.methods[name] for name in names}
         for name, method in methods.items():
             entry = next(v.method for v in self.study.variants if v.name == name)

@@ -132,12 +132,19 @@ class Plan:
         rescore: What is changed behind it, at every step: a pure function of the final logits (b, v), the reads, the
             new tokens so far (b, n), and the family, for its norm and head.
         probe: What must be known of the loaded weights before the plan is complete.
+        observe: What a plan that changes nothing logs of its reads, once, behind the prompt's pass: a pure function of
+            the reads and the prompt, with one record per sample.
     """
 
     reads: tuple[Read, ...] = ()
     edits: tuple[Edit, ...] = ()
     rescore: Callable[[Tensor, Reads, Tensor, Family], Scores] | None = None
     probe: Probe | None = None
+    observe: Callable[[Reads, Prompt], tuple[dict[str, Any], ...]] | None = None
+
+    def __post_init__(self) -> None:
+        if self.observe is not None and (self.edits or self.rescore):
+            raise ValueError("A plan that observes changes nothing; edits and `rescore` log by themselves.")
 
     def first_block(self, num_blocks: int) -> int:
         """The block at which a run under this plan leaves the baseline: the lowest edited; `num_blocks` if none is."""
