@@ -20,6 +20,9 @@ Output = Annotated[Path, typer.Option("--output", "-o", help="A folder; a rerun 
 Settings = Annotated[
     list[str] | None, typer.Option("--set", help="METHOD.OPTION=VALUE, e.g. contrastive.review_layer=20; repeatable.")
 ]
+ModelArgs = Annotated[
+    str, typer.Option("--model-args", help="How the checkpoint is held, e.g. dtype=bfloat16,device_map=auto.")
+]
 BatchSize = Annotated[int, typer.Option(min=1, help="Questions that pass the model together.")]
 Limit = Annotated[
     int | None, typer.Option(min=1, help="Documents per task, a seeded subset, the same for all; all without one.")
@@ -33,6 +36,7 @@ MemoryGib = Annotated[
 
 def asked_of(
     pretrained: str,
+    model_args: str,
     tasks: str,
     output: Path,
     settings: list[str] | None,
@@ -51,13 +55,17 @@ def asked_of(
 
     if pretrained in bundled() and tasks.startswith("mini"):
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    from lmms_ca_plugin.engine.load import CheckpointOptions
+    from lmms_ca_plugin import options
+    from lmms_ca_plugin.engine.load import CheckpointOptions, InputOptions
+    from lmms_ca_plugin.results.provenance import split_args
     from lmms_ca_plugin.studies.asked import Asked, given_options
 
+    held, prepared = options.split(split_args(model_args), (CheckpointOptions, InputOptions))
     return Asked(
         tasks=tuple(task.strip() for task in tasks.split(",")),
         output=output,
-        checkpoint=CheckpointOptions(pretrained),
+        checkpoint=options.build(CheckpointOptions, {**held, "pretrained": pretrained}),
+        inputs=options.build(InputOptions, prepared),
         given=given_options(settings or ()),
         batch_size=batch_size,
         seed=seed,

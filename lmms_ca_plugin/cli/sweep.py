@@ -10,6 +10,7 @@ import typer
 from lmms_ca_plugin.cli._shared import (
     BatchSize,
     Limit,
+    ModelArgs,
     MemoryGib,
     Output,
     Pretrained,
@@ -24,6 +25,7 @@ from lmms_ca_plugin.cli._shared import (
 def sweep(
     name: Annotated[str, typer.Argument(help="layermask, scope, ratio, controls or distance.")],
     pretrained: Pretrained = "mini",
+    model_args: ModelArgs = "",
     tasks: Tasks = "mini",
     output: Output = Path("studies"),
     settings: Settings = None,
@@ -39,7 +41,7 @@ def sweep(
     from lmms_ca_plugin.cli._shared import show
     from lmms_ca_plugin.studies.sweep import sweep as run
 
-    asked = asked_of(pretrained, tasks, output, settings, batch_size, limit, seed, timing, memory_gib)
+    asked = asked_of(pretrained, model_args, tasks, output, settings, batch_size, limit, seed, timing, memory_gib)
     swept = run(name, asked)
     console = Console()
     console.print(show(swept.table, f"{name} on {pretrained}"))
