@@ -10,8 +10,8 @@ import typer
 from lmms_ca_plugin.cli._shared import (
     BatchSize,
     Limit,
-    ModelArgs,
     MemoryGib,
+    ModelArgs,
     Output,
     Pretrained,
     Seed,
@@ -23,7 +23,9 @@ from lmms_ca_plugin.cli._shared import (
 
 
 def sweep(
-    name: Annotated[str, typer.Argument(help="layermask, scope, ratio, controls or distance.")],
+    names: Annotated[
+        str, typer.Argument(help="layermask, scope, ratio, controls, distance or methods; several joined by commas.")
+    ],
     pretrained: Pretrained = "mini",
     model_args: ModelArgs = "",
     tasks: Tasks = "mini",
@@ -35,15 +37,16 @@ def sweep(
     timing: Timing = 0,
     memory_gib: MemoryGib = None,
 ) -> None:
-    """Run a study, or what is missing of it: every batch passes once, and each variant from where it differs."""
+    """Run studies, or what is missing of them: every batch passes once, and each variant from where it differs."""
     from rich.console import Console
 
     from lmms_ca_plugin.cli._shared import show
     from lmms_ca_plugin.studies.sweep import sweep as run
 
     asked = asked_of(pretrained, model_args, tasks, output, settings, batch_size, limit, seed, timing, memory_gib)
-    swept = run(name, asked)
     console = Console()
-    console.print(show(swept.table, f"{name} on {pretrained}"))
-    console.print(f"table: {swept.csv}\nfigures: {', '.join(map(str, swept.figures))}", soft_wrap=True)
-    console.print(f"next: lmms-ca leaderboard {swept.finished.study.output} --wide markdown", soft_wrap=True)
+    for name, swept in run([name.strip() for name in names.split(",")], asked).items():
+        console.print(show(swept.table, f"{name} on {pretrained}"))
+        console.print(f"table: {swept.csv}\nfigures: {', '.join(map(str, swept.figures))}", soft_wrap=True)
+        folder = swept.finished.study.output
+    console.print(f"next: lmms-ca leaderboard {folder} --wide markdown", soft_wrap=True)

@@ -1,7 +1,7 @@
 """Times variants alone: a shared pass has no time per variant, so each answers some questions in runs of its own.
 
-Rule: the variants take turns, batch by batch, in an order drawn anew each time, so that what else the machine does falls
-on all of them; the first turn warms up and does not count.
+Rule: the variants take turns, batch by batch, in an order drawn anew each time, so that what else the machine does
+falls on all of them; the first turn warms up and does not count.
 """
 
 from __future__ import annotations

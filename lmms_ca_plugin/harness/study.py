@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from random import Random
@@ -115,6 +115,15 @@ class Finished:
     study: Study
     results: Mapping[str, Path]
     answers: Mapping[str, Mapping[Key, Answer]]
+
+    def part(self, name: str, variants: Sequence[Variant]) -> Finished:
+        """Takes some of the variants as a study of their own."""
+        names = [variant.name for variant in variants]
+        return Finished(
+            replace(self.study, name=name, variants=tuple(variants)),
+            {of: self.results[of] for of in names},
+            {of: self.answers[of] for of in names},
+        )
 
 
 class Runner:

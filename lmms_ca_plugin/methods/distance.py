@@ -1,8 +1,8 @@
 """distance: changes nothing, and logs how far every block's image attention is from that of one block.
 
 Source: Song, Li, Yu, "Where Does Vision Meet Language?", equation 2 and Figure 5.
-Rule: with p(l) the last prompt token's attention over the image tokens at block l (mean over heads, sum 1), every block's
-H(p(l), p(k)) is logged. Answers are vanilla's.
+Rule: with p(l) the last prompt token's attention over the image tokens at block l (mean over heads, sum 1), every
+block's H(p(l), p(k)) is logged. Answers are vanilla's.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A study as one tidy table: a row per variant and task, with what was paired, clustered and adjusted.
 
-Rule: differences are to `vanilla` on the same documents. P-values are adjusted (Holm) over all variants and tasks of the
-study, because that is how many chances a reader has of seeing something.
+Rule: differences are to `vanilla` on the same documents. P-values are adjusted (Holm) over all variants and tasks of
+the study, because that is how many chances a reader has of seeing something.
 """
 
 from __future__ import annotations
