@@ -23,10 +23,12 @@ class LoadedTasks:
     """Tasks by name, and the documents of each that are asked.
 
     Attributes:
+        manager: What found them; making another one takes the harness half a minute.
         tasks: The harness's task objects.
         chosen: By task, the numbers of the documents; None are all.
     """
 
+    manager: TaskManager
     tasks: Mapping[str, Any]
     chosen: Mapping[str, frozenset[int] | None]
 
@@ -75,7 +77,7 @@ def load_tasks(names: Sequence[str], limit: int | None, seed: int) -> LoadedTask
             task.set_config(key="num_fewshot", value=0)
         chosen[name] = subset(name, len(task.eval_docs), limit, seed)
         _ask_only(task, chosen[name])
-    return LoadedTasks(tasks, chosen)
+    return LoadedTasks(manager, tasks, chosen)
 
 
 def subset(task: str, documents: int, limit: int | None, seed: int) -> frozenset[int] | None:

@@ -88,6 +88,7 @@ def write_files(replay: Replay, tasks: LoadedTasks, folder: Path, date: str) -> 
                 model=replay,
                 model_args=model_args,
                 tasks=list(tasks.tasks.values()),
+                task_manager=tasks.manager,
                 batch_size=record["batch_size"],
                 bootstrap_iters=0,  # every verb computes its own clustered intervals
                 evaluation_tracker=tracker,
@@ -102,7 +103,9 @@ def write_files(replay: Replay, tasks: LoadedTasks, folder: Path, date: str) -> 
             for sample in of_task:
                 answer = replay.answers[task, sample["doc_id"]]
                 sample["lmms_ca"] = {k: v for k, v in asdict(answer).items() if k != "text"}
-        results["config"] |= {"model": f"llava_{record['entry']}", "model_args": model_args}
+        name = f"llava_{record['entry']}"
+        results["config"] |= {"model": name, "model_args": model_args}
+        tracker.general_config_tracker.model_source = name
         tracker.save_results_aggregated(results=results, samples=samples, datetime_str=date)
         for task, of_task in samples.items():
             tracker.save_results_samples(task_name=task, samples=of_task)
