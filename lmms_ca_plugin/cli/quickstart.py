@@ -31,7 +31,7 @@ def quickstart(
     console = Console()
     folder = folder.resolve()
     console.print(
-        f"{len(ENTRIES)} methods on six mini sets, by the bundled checkpoint '{CHECKPOINT}' of 4.4 million parameters.\n"
+        f"{len(ENTRIES)} methods on six mini sets, by the bundled checkpoint '{CHECKPOINT}' (4.4 million parameters).\n"
         "It shows that the path works and what its numbers look like. It tells nothing about LLaVA.",
         soft_wrap=True,
     )

@@ -16,7 +16,7 @@ from lmms_ca_plugin.engine.cache import KeyValueCache
 from lmms_ca_plugin.engine.decode import decode
 from lmms_ca_plugin.engine.flight import attached
 from lmms_ca_plugin.engine.front import Front
-from lmms_ca_plugin.engine.generation import Generation
+from lmms_ca_plugin.engine.generation import Generation, NewTokens
 from lmms_ca_plugin.engine.load import CheckpointOptions, InputOptions, describe, load
 from lmms_ca_plugin.engine.requests import Answer, Request, RunOptions
 from lmms_ca_plugin.engine.selfcheck import complete, self_check
@@ -193,7 +193,7 @@ class Branched(Front[dict[str, Answer]]):
 class _Found:
     """What came of one row."""
 
-    tokens: list[int]
+    tokens: NewTokens
     decided: dict[str, Any]  # by its edits
     steps: dict[str, list[Any]]  # logged by its steps on the scores
     first_block: int

@@ -95,6 +95,10 @@ class KeyValueCache(Scaling):
             self._layers[block] = _Layer(key.new_empty(*empty, key.shape[3]), value.new_empty(*empty, value.shape[3]))
         return self._layers[block]
 
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        """Counts the positions that a block holds."""
+        return self._layers[layer_idx].length if layer_idx in self._layers else 0
+
     def ahead(self, block: int, positions: int) -> tuple[Tensor, Tensor]:
         """Keys and values (b, g, k, d) as they will be with so many positions more: the buffers are there already."""
         layer = self._layers[block]

@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopPLogitsWarper
 
 from lmms_ca_plugin.engine.flight import Flight
-from lmms_ca_plugin.engine.generation import Generation
+from lmms_ca_plugin.engine.generation import Generation, NewTokens
 
 
 def picker(generation: Generation, seeds: Sequence[int]) -> Callable[[Tensor], Tensor]:
@@ -50,7 +50,7 @@ def cut(text: str, until: Sequence[str]) -> tuple[str, bool]:
 
 def decode(
     flight: Flight, generation: Generation, end_tokens: frozenset[int], to_text: Callable[[list[int]], str]
-) -> list[list[int]]:
+) -> list[NewTokens]:
     """Generates until every row has ended.
 
     Args:
@@ -60,23 +60,23 @@ def decode(
         to_text: Turns token ids into text, to look for the stop texts.
 
     Returns:
-        The new token ids of every row, without the end token.
+        The new tokens of every row.
     """
     pick = picker(generation, flight.seeds)
     answers: list[list[int]] = [[] for _ in flight.seeds]
-    ended = [False] * len(answers)
+    stopped, ended = [False] * len(answers), [False] * len(answers)
     logits = flight.prefill()  # (b, v)
     for length in range(1, generation.max_new_tokens + 1):
         tokens = pick(logits)  # (b,)
         for row, token in enumerate(tokens.tolist()):
-            if ended[row]:
+            if stopped[row]:
                 continue
             if token in end_tokens:
-                ended[row] = True
+                stopped[row] = ended[row] = True
                 continue
             answers[row].append(token)
-            ended[row] = bool(generation.until) and cut(to_text(answers[row]), generation.until)[1]
-        if all(ended) or length == generation.max_new_tokens:
+            stopped[row] = bool(generation.until) and cut(to_text(answers[row]), generation.until)[1]
+        if all(stopped) or length == generation.max_new_tokens:
             break
         logits = flight.step(tokens)
-    return answers
+    return [NewTokens(*row) for row in zip(answers, ended, strict=True)]

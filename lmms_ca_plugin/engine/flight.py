@@ -73,6 +73,7 @@ class Flight:
     ) -> None:
         self.family, self.prompt, self.parts, self.cache = family, prompt, parts, cache
         self.seeds = [seed for part in parts for seed in part.seeds]
+        self.whole = False  # whether the last block does for every position what the last one alone is asked for
         self._entering = entering
         self._positions = torch.cat([part.take(prompt.positions) for part in parts])  # (r, s)
         padding = torch.cat([part.take(prompt.padding) for part in parts])  # (r, s)
@@ -197,7 +198,8 @@ class Flight:
 
     def _narrow(self, block: int, states: Tensor, step: Step) -> Narrow | None:
         """Behind the last block the last position alone is looked at, unless the model adds something there."""
-        if block < self._last or not step.prefill or states.shape[1] == 1 or block in self.family.trunk.added_after:
+        at_the_end = block == self._last and step.prefill and states.shape[1] > 1
+        if not at_the_end or self.whole or block in self.family.trunk.added_after:
             return None
         return self.family.narrow(block)
 

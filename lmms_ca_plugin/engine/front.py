@@ -6,6 +6,7 @@ grouped by their settings, sorted by length, longest first, and answered a batch
 
 from __future__ import annotations
 
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -15,7 +16,7 @@ import torch
 from tqdm import tqdm
 
 from lmms_ca_plugin.engine.decode import cut
-from lmms_ca_plugin.engine.generation import Generation
+from lmms_ca_plugin.engine.generation import Generation, NewTokens
 from lmms_ca_plugin.engine.requests import Answer, Request, RunOptions, batches, sample_seed
 from lmms_ca_plugin.errors import GenerationError, InputError, MemoryLimitError
 from lmms_ca_plugin.families._contract import Family, Inputs, Prompt, Question
@@ -96,7 +97,7 @@ class Front(ABC, Generic[OfOne]):
 
     def _say_once(self, message: str) -> None:
         if not self._said:
-            tqdm.write(message)
+            tqdm.write(message, file=sys.stderr)
             self._said = True
 
     # ---- what all batches need ---------------------------------------------------------------------------------------
@@ -126,13 +127,13 @@ class Front(ABC, Generic[OfOne]):
         return text
 
     def answer_of(
-        self, prompt: Prompt, tokens: Sequence[list[int]], generation: Generation, logs: Sequence[dict[str, Any]]
+        self, prompt: Prompt, tokens: Sequence[NewTokens], generation: Generation, logs: Sequence[dict[str, Any]]
     ) -> list[Answer]:
         """Makes answers of the new tokens and the log of every sample of a batch."""
         lengths, image_tokens = prompt.padding.sum(-1).tolist(), prompt.is_image.sum(-1).tolist()
         answers = []
         for new, length, images, log in zip(tokens, lengths, image_tokens, logs, strict=True):
-            text, stopped = cut(self.to_text(new), generation.until)
-            runaway = len(new) == generation.max_new_tokens and not stopped
-            answers.append(Answer(text.strip(), length, images, len(new), log, runaway=runaway))
+            text, stopped = cut(self.to_text(new.ids), generation.until)
+            runaway = len(new.ids) == generation.max_new_tokens and not stopped
+            answers.append(Answer(text.strip(), length, images, len(new.ids), log, runaway=runaway))
         return answers

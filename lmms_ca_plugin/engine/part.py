@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from lmms_ca_plugin.attention import AttentionCall, Bias, Reweighting
+from lmms_ca_plugin.engine.generation import NewTokens
 from lmms_ca_plugin.families._contract import Family, Prompt
 from lmms_ca_plugin.methods._contract import Decision, Edit, Plan, Read, Reads, Site
 
@@ -188,16 +189,14 @@ class Part:
         """One record per row: what the edits decided."""
         return joined_log(self.decisions.values(), self._count)
 
-    def step_log(self, answers: Sequence[list[int]]) -> list[dict[str, list[Any]]]:
-        """One record per row: what `rescore` logged for each token of its answer, and for the end if it came.
-
-        Args:
-            answers: The new token ids of every row, without the end token.
-        """
+    def step_log(self, answers: Sequence[NewTokens]) -> list[dict[str, list[Any]]]:
+        """One record per row: what `rescore` logged for each token of its answer, and for the end token if it came."""
         records: list[dict[str, list[Any]]] = [{} for _ in answers]
+        if self.plan.rescore is None:
+            return records
         for row, (record, answer) in enumerate(zip(records, answers, strict=True)):
-            for length in range(len(answer) + 1):
-                for name, value in self._rescored.get((row, tuple(answer[:length])), {}).items():
+            for length in range(len(answer.ids) + answer.ended):
+                for name, value in self._rescored[row, tuple(answer.ids[:length])].items():
                     record.setdefault(name, []).append(value)
         return records
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lmms_ca_plugin.engine.cache import KeyValueCache
 from lmms_ca_plugin.engine.flight import Flight, Step
+from lmms_ca_plugin.engine.generation import NewTokens
 from lmms_ca_plugin.engine.part import Part
 from lmms_ca_plugin.families._contract import Family, Prompt
 from lmms_ca_plugin.methods._contract import Decision, Edit, Plan, Read
@@ -58,8 +59,8 @@ class Run(Flight):
         """One record per sample: what the edits decided, or what was observed; dicts are joined over the edits."""
         return self.part.log if self.plan.observe is None else list(self.plan.observe(self.reads, self.prompt))
 
-    def step_log(self, answers: Sequence[list[int]]) -> list[dict[str, list[Any]]]:
-        """One record per sample: what `rescore` logged for each token of its answer, and for the end if it came."""
+    def step_log(self, answers: Sequence[NewTokens]) -> list[dict[str, list[Any]]]:
+        """One record per sample: what `rescore` logged for each token of its answer, the end token included."""
         return self.part.step_log(answers)
 
     def expand(self, times: int) -> None:

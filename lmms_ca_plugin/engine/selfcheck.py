@@ -79,6 +79,11 @@ def self_check(family: Family, *plans: Plan) -> None:
         raise CheckpointError(
             f"Self-check: the logits are not finite in {before.dtype}. Try dtype=bfloat16 or float32."
         )
+    if not _close(before, _scores(family, Plan(), prompt, whole=True), at_most=0.05):
+        raise CheckpointError(
+            "Self-check: for the last position alone the last block puts out something else than for all of them. "
+            f"What families/{family.trunk.model_type}.py names in `narrow` does not fit this checkpoint."
+        )
     edits = {(edit.block, edit.site): edit for plan in plans for edit in plan.edits}.values() or [
         Edit(family.trunk.num_blocks // 2, "residual", _OnImage(1.0, 1.0))
     ]
@@ -131,10 +136,14 @@ def _unchanged(family: Family, edits: Sequence[Edit], prompt: Prompt, before: Te
         return True
     after = _scores(family, Plan(edits=tuple(_with(edit, edit.neutral) for edit in edits)), prompt)
     if any(map(_on_scores, edits)):
-        # An explicit mask switches the kernel, so equality holds up to rounding: 1e-5 in float32, 1e-1 in bfloat16.
-        tolerance = 100 * torch.finfo(before.dtype).eps
-        return bool((before - after).abs().max() <= tolerance * before.abs().max())
+        return _close(before, after)  # an explicit mask switches the kernel
     return torch.equal(before, after)
+
+
+def _close(before: Tensor, after: Tensor, at_most: float = 1.0) -> bool:
+    """Whether scores are equal up to rounding, relative to the largest: 1e-5 in float32, `at_most` in few bits."""
+    tolerance = min(100 * torch.finfo(before.dtype).eps, at_most)
+    return bool((before - after).abs().max() <= tolerance * before.abs().max())
 
 
 def _check_bites(family: Family, edits: Sequence[Edit], prompt: Prompt) -> None:
@@ -192,9 +201,10 @@ def _check_rescore(family: Family, plan: Plan, prompt: Prompt, before: Tensor) -
         )
 
 
-def _scores(family: Family, plan: Plan, prompt: Prompt) -> Tensor:
+def _scores(family: Family, plan: Plan, prompt: Prompt, whole: bool = False) -> Tensor:
     """Scores of the first new token and, with the last prompt token once more in its place, of the second: (2, v)."""
     run = Run(family, plan, prompt, new_tokens=2)
+    run.whole = whole
     with run.attached():
         first = run.prefill()
         second = run.step(prompt.input_ids[:, -1])

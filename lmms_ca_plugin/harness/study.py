@@ -9,7 +9,8 @@ Deviates: a variant has no time of its own in a shared pass, so its record holds
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -179,42 +180,103 @@ class Runner:
         Returns:
             Seconds per question, by variant.
         """
-        tasks = load_tasks(self.study.tasks, self.study.limit, self.study.seed)
-        some = Random(self.study.seed).sample(instances := tasks.instances(), min(questions, len(instances)))
-        requests = [Request(chat_question(i, tasks.documents), generation_of(i)) for i in some]
         with whole_pictures():
-            return seconds_per_question(self.family, self.methods, requests, self._options)
+            return seconds_per_question(self.family, self.methods, self._some(questions), self._options)
 
+    def probed(self, questions: int) -> Probed:
+        """Answers some questions under all variants, together as the study will, and throws the answers away.
+
+        Args:
+            questions: How many, drawn by the study's seed.
+
+        Returns:
+            How long it took, and how much there is to do.
+        """
+        asked = self._some(questions)
+        with whole_pictures():
+            fronts = [self._front(names) for names in self._groups]
+            for front in fronts:  # the first batch warms up
+                next(iter(front.answer(asked[: self.study.batch_size])))
+            start = time.perf_counter()
+            for front in fronts:
+                for _ in front.answer(asked):
+                    pass
+            seconds = time.perf_counter() - start
+        return Probed(
+            len(asked), seconds, len(load_tasks(self.study.tasks, self.study.limit, self.study.seed).instances())
+        )
+
+    def _some(self, questions: int) -> list[Request]:
+        tasks = load_tasks(self.study.tasks, self.study.limit, self.study.seed)
+        instances = tasks.instances()
+        some = Random(self.study.seed).sample(instances, min(questions, len(instances)))
+        return [Request(chat_question(i, tasks.documents), generation_of(i)) for i in some]
+
+    # ---- answers -----------------------------------------------------------------------------------------------------
     @property
     def _options(self) -> RunOptions:
         return RunOptions(self.study.batch_size, self.study.seed)
 
-    def _answer(self, tasks: LoadedTasks, journal: Journal) -> None:
-        instances = tasks.instances()
-        together = {name: method for name, method in self.methods.items() if not method.makes_inputs}
-        alone = {name: method for name, method in self.methods.items() if method.makes_inputs}
-        for names in [tuple(together), *((name,) for name in alone)]:
-            missing = [i for i in instances if any(_key(i) not in journal.answers[name] for name in names)]
-            if not names or not missing:
-                continue
-            requests = [Request(chat_question(i, tasks.documents), generation_of(i)) for i in missing]
-            for indices, answered in self._answers(names, requests, journal):
-                journal.write([_key(missing[i]) for i in indices], answered)
+    @property
+    def _groups(self) -> list[tuple[str, ...]]:
+        """Variants that share their passes, and those that cannot share any."""
+        alone = [name for name, method in self.methods.items() if method.makes_inputs]
+        together = tuple(name for name in self.methods if name not in alone)
+        return [*([together] if together else []), *((name,) for name in alone)]
 
-    def _answers(self, names: Sequence[str], requests: Sequence[Request], journal: Journal) -> Any:
-        """Yields indices into the requests, and for every named variant the answers to these."""
-        options = self._options
+    def _front(self, names: Sequence[str]) -> Branched | Alone:
         methods = {name: self.methods[name] for name in names}
-        for name, method in methods.items():
-            entry = next(v.method for v in self.study.variants if v.name == name)
-            journal.know(name, run_record(self.family, entry, method, options, self.study.checkpoint))
         if any(method.makes_inputs for method in methods.values()):
             ((name, method),) = methods.items()
-            engine = Engine(self.family, method, options, name)
-            for indices, answers in engine.each_batch(requests):
-                yield indices, {name: answers}
-        else:
-            yield from Branched(self.family, methods, options, self.study.memory_gib, self.study.name).answer(requests)
+            return Alone(self.family, method, self._options, name)
+        return Branched(self.family, methods, self._options, self.study.memory_gib, self.study.name)
+
+    def _answer(self, tasks: LoadedTasks, journal: Journal) -> None:
+        instances = tasks.instances()
+        for names in self._groups:
+            missing = [i for i in instances if any(_key(i) not in journal.answers[name] for name in names)]
+            if not missing:
+                continue
+            requests = [Request(chat_question(i, tasks.documents), generation_of(i)) for i in missing]
+            front = self._front(names)
+            for variant in (v for v in self.study.variants if v.name in names):
+                method = self.methods[variant.name]
+                facts = run_record(self.family, variant.method, method, self._options, self.study.checkpoint)
+                journal.know(variant.name, facts)
+            for indices, answered in front.answer(requests):
+                journal.write([_key(missing[i]) for i in indices], answered)
+
+
+class Alone:
+    """A variant that shares no pass, in the form of those that do."""
+
+    def __init__(self, family: Family, method: Method, options: RunOptions, name: str) -> None:
+        self.engine = Engine(family, method, options, name)
+
+    def answer(self, requests: Sequence[Request]) -> Iterator[tuple[list[int], dict[str, list[Answer]]]]:
+        """Answers questions batch by batch; see `Branched.answer`."""
+        for indices, answers in self.engine.each_batch(requests):
+            yield indices, {self.engine.name: answers}
+
+
+@dataclass(frozen=True)
+class Probed:
+    """What a probe of a study found.
+
+    Attributes:
+        questions: How many were answered, under all variants.
+        seconds: How long that took.
+        all_questions: How many the study has.
+    """
+
+    questions: int
+    seconds: float
+    all_questions: int
+
+    @property
+    def hours(self) -> float:
+        """How long the study takes at this rate."""
+        return self.seconds / self.questions * self.all_questions / 3600
 
 
 def _key(instance: Instance) -> Key:

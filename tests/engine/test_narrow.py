@@ -11,6 +11,8 @@ from toys import make_family, mixed_questions
 from transformers import LlavaConfig, LlavaForConditionalGeneration, MistralConfig, Qwen2Config
 
 from lmms_ca_plugin.engine.run import Run
+from lmms_ca_plugin.engine.selfcheck import self_check
+from lmms_ca_plugin.errors import CheckpointError
 from lmms_ca_plugin.families._contract import Family
 from lmms_ca_plugin.families.llava import Llava
 from lmms_ca_plugin.methods._contract import Decision, Edit, Plan, Read
@@ -115,3 +117,15 @@ def test_edits_and_reads_at_the_last_block_are_what_they_were(any_family, monkey
     for kept in ("keys", "values"):
         mine, theirs = (getattr(r.cache._layers[LAST], kept)[:, :, :40] for r in (run, other))
         assert torch.allclose(mine, theirs, rtol=0, atol=1e-12)
+
+
+def test_the_self_check_finds_modules_that_are_not_the_blocks(monkeypatch):
+    family = make_family("llava")
+    right = family.narrow(LAST)
+    self_check(family, Plan())
+    wrong = replace(right, post_norm=family.blocks[LAST].mlp.down_proj)  # not where the two sums meet
+    monkeypatch.setattr(family, "narrow", lambda block: wrong)
+    self_check(family, Plan())  # all positions pass, in vain, but what comes out is right
+    wrong = replace(right, queries=family.blocks[LAST].self_attn.k_proj)
+    with pytest.raises(CheckpointError, match="families/llava.py names in `narrow` does not fit"):
+        self_check(family, Plan())

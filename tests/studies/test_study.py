@@ -77,9 +77,9 @@ def test_the_results_file_records_the_run(study, finished):
 
 # ---- stops -----------------------------------------------------------------------------------------------------------
 def contents(folder):
-    times = re.compile(
-        r'"(?:total_evaluation_time_seconds|start_time|end_time)": "?[\d.]+"?|"[a-z_]*(?:elapsed|speed|latency|throughput)[a-z_]*": [\d.]+'
-    )
+    taken = r'"(?:total_evaluation_time_seconds|start_time|end_time)": "?[\d.]+"?'
+    rates = r'"[a-z_]*(?:elapsed|speed|latency|throughput)[a-z_]*": [\d.]+'
+    times = re.compile(f"{taken}|{rates}")
     return {
         str(p.relative_to(folder)): times.sub("", p.read_text())
         for p in sorted(folder.rglob("*.json*"))
