@@ -20,6 +20,7 @@ from typing import Any
 from lmms_eval.api.instance import Instance
 
 from lmms_ca_plugin.engine.branched import Branched
+from lmms_ca_plugin.engine.budget import GIB, budget_of
 from lmms_ca_plugin.engine.engine import Engine
 from lmms_ca_plugin.engine.load import CheckpointOptions, InputOptions, describe, load
 from lmms_ca_plugin.engine.requests import Answer, Request, RunOptions
@@ -154,6 +155,11 @@ class Runner:
     def family(self) -> Family:
         """The loaded checkpoint; it is loaded when something is to be computed."""
         return load(self.found, self.study.inputs)
+
+    @property
+    def memory_gib(self) -> float:
+        """What branches may use beside the weights, GiB."""
+        return budget_of(self.family, self.study.memory_gib) / GIB
 
     def run(self) -> Finished:
         """Answers what is missing, and writes every variant's files.
