@@ -29,8 +29,8 @@ class Reproduced:
     """What a reproduction left.
 
     Attributes:
-        layout: The paper's table with ours in it, columns `model, row, kind`, the six sets, `average`, `note`; kinds are
-            `printed`, `ours`, `ours - printed` and `ours - vanilla`. None for a figure.
+        layout: The paper's table with ours in it, columns `model, row, kind`, the six sets, `average`, `note`; kinds
+            are `printed`, `ours`, `ours - printed` and `ours - vanilla`. None for a figure.
         claims: What the text says, by checkpoint.
         swept: The runs, by checkpoint.
         files: Tables and figures.

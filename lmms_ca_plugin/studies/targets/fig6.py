@@ -17,7 +17,7 @@ TABLE: int | None = None
 def claims(swept: Swept) -> Sequence[Claim]:
     """Block 2 is chosen most often on every set, on DocVQA by more than 86 % of the questions."""
     shares = chosen(swept.finished.answers["all"])
-    most = {str(task): rows.loc[rows["share"].idxmax()] for task, rows in shares.groupby("task", sort=False)}
+    most = {str(task): rows.nlargest(1, "share").iloc[0] for task, rows in shares.groupby("task", sort=False)}
     found = [
         Claim(
             f"the block chosen most often on {task}",
