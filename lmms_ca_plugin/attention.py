@@ -2,22 +2,23 @@
 
 Source: the attention interface of transformers (`transformers/integrations/sdpa_attention.py`, `masking_utils.py`).
 Rule: an attention function and its mask function are registered together. Without the second, transformers hands the
-function no mask and padding takes part in attention without a word.
+function no mask and padding takes part in attention without a word. Rows of one pass may attend in different ways: each
+`AttentionCall` says how some of them do, and none changes what another row's kernel is.
 Deviates from `output_attentions=True`, which needs eager attention and `q * k` weights per head and block: here the
 kernel stays what it was, and only the wanted rows are computed again from the query and key that the block already
 has, after the rotary embedding, in at least float32.
 
-Axis letters: b samples, h query heads, g key-value heads, n = h / g, q query positions, r the last of them, k key
+Axis letters: b rows, h query heads, g key-value heads, n = h / g, q query positions, r the last of them, k key
 positions, d head size.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +30,26 @@ from lmms_ca_plugin.errors import OptionError
 
 PREFIX = "lmms_ca_"
 KERNELS = ("sdpa", "flash_attention_2", "flash_attention_3")
+
+
+@dataclass(frozen=True)
+class Bias:
+    """What is added to the scaled scores of some keys.
+
+    Attributes:
+        keys: (b, k), added for each key.
+        queries: (b, q) bool, the queries for which it is; None is every query of the pass.
+    """
+
+    keys: Tensor
+    queries: Tensor | None = None
+
+    def on_last(self, rows: int, device: torch.device) -> Tensor:
+        """Spreads it over the scores of the last `rows` queries: (b, 1, r, k), or (b, 1, 1, k) if all are alike."""
+        keys = self.keys[:, None, None].to(device)  # (b, 1, 1, k)
+        if self.queries is None:
+            return keys
+        return torch.where(self.queries[:, None, -rows:, None].to(device), keys, 0.0)  # (b, 1, r, k)
 
 
 @dataclass(frozen=True)
@@ -44,15 +65,50 @@ class Reweighting:
     queries: Tensor | None = None
 
 
+@dataclass(frozen=True)
+class Kernel:
+    """transformers' attention functions, as one block calls them."""
+
+    module: Any
+    name: str
+    scaling: float
+    options: dict[str, Any]
+
+    def __call__(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+        """Attends: (b, h, q, d), (b, g, k, d), (b, g, k, d) -> (b, q, h, d)."""
+        config, forward = self.module.config, ALL_ATTENTION_FUNCTIONS[self.name]
+        seam_name = config._attn_implementation
+        # FlashAttention looks its own kernel up under the config's name, which is the seam's while a run is on.
+        config._attn_implementation = self.name
+        try:
+            output: Tensor = forward(self.module, query, key, value, mask, scaling=self.scaling, **self.options)[0]
+        finally:
+            config._attn_implementation = seam_name
+        return output
+
+
+class Call(Protocol):
+    """How some rows of a pass attend in one block."""
+
+    @property
+    def rows(self) -> slice:
+        """Which rows of the pass they are."""
+
+    def attend(self, kernel: Kernel, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+        """Attends for these rows: (b, h, q, d), (b, g, k, d), (b, g, k, d) and the kernel's mask -> (b, q, h, d)."""
+
+
 @dataclass
 class AttentionCall:
-    """What one block's attention shall read and add in one pass; `weights` is filled by the call.
+    """What one block's attention shall read and add in one pass, for some rows; `weights` is filled by the call.
 
     Attributes:
         padding: (b, k) bool, True at keys that are real tokens.
+        rows: Which rows of the pass these b are.
         read_last: Whether to compute the last query's weights.
-        bias: Broadcastable to (b, h, q, k), added to the scaled scores; None leaves the kernel alone.
+        bias: What is added to scores; None leaves the kernel alone.
         reweighting: What the last queries' weights are changed by, after `bias`; the kernel stays for all others.
+        last_only: Whether the last query's output alone is wanted; it then stands in every position's place.
         explicit_last: Whether to compute the last query's output from `weights`, and to make them a leaf that requires
             a gradient, so that one can be asked how an answer depends on them.
         weights: (b, h, k), at least float32: post-softmax weights of the last query, set when `read_last` or
@@ -60,11 +116,49 @@ class AttentionCall:
     """
 
     padding: Tensor
+    rows: slice
     read_last: bool = False
-    bias: Tensor | None = None
+    bias: Bias | None = None
     reweighting: Reweighting | None = None
+    last_only: bool = False
     explicit_last: bool = False
     weights: Tensor | None = field(default=None, init=False)
+
+    def attend(self, kernel: Kernel, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+        """Attends for these rows: (b, h, q, d), (b, g, k, d), (b, g, k, d) and the kernel's mask -> (b, q, h, d)."""
+        positions = query.shape[2]
+        if self.last_only:
+            query = query[:, :, -1:]  # (b, h, 1, d)
+            if mask is not None and mask.ndim == 4:  # FlashAttention's, (b, k), has no queries
+                mask = mask[:, :, -1:]
+        q = query.shape[2]
+        # With a model spread over devices, what the engine made on the first one is needed where this block is.
+        padding = self.padding.to(query.device)
+        if self.read_last or self.explicit_last:
+            allowed = padding[:, None, None, :]  # the last query sees every real key
+            self.weights = attention_weights(query[:, :, -1:], key, kernel.scaling, allowed)[:, :, 0]  # (b, h, k)
+        if self.bias is not None:
+            # FlashAttention takes no bias, so a block whose scores are edited runs SDPA with an explicit mask.
+            # The lowest finite number instead of minus infinity: a padded query sees no key at all, and its row
+            # must stay a number.
+            kernel, lowest = replace(kernel, name="sdpa"), torch.finfo(query.dtype).min
+            bias = self.bias.on_last(q, query.device).to(query).clamp(min=lowest)
+            mask = torch.where(visible(padding, q), bias, lowest)  # (b, 1, q, k)
+        if self.reweighting is None:
+            output = kernel(query, key, value, mask)  # (b, q, h, d)
+        elif self.reweighting.queries is None:
+            output = _reweighted(self, query, key, value, kernel.scaling, padding)  # (b, q, h, d)
+        else:
+            queries = self.reweighting.queries[:, -q:].to(query.device)  # (b, r)
+            kept = q - queries.shape[1]
+            edited = _reweighted(self, query[:, :, kept:], key, value, kernel.scaling, padding)  # (b, r, h, d)
+            output = kernel(query, key, value, mask)  # (b, q, h, d)
+            last = torch.where(queries[:, :, None, None], edited, output[:, kept:])  # (b, r, h, d)
+            output = torch.cat([output[:, :kept], last], 1)  # (b, q, h, d)
+        if self.explicit_last and self.weights is not None:
+            self.weights = self.weights.detach().requires_grad_()
+            output = torch.cat([output[:, :-1], _weighted(self.weights[:, :, None], value)], 1)  # (b, q, h, d)
+        return output.expand(-1, positions, -1, -1) if self.last_only else output
 
 
 def visible(padding: Tensor, num_queries: int) -> Tensor:
@@ -109,12 +203,13 @@ def attention_weights(
 
 
 def _reweighted(
-    query: Tensor, key: Tensor, value: Tensor, scaling: float, padding: Tensor, call: AttentionCall, rows: int
+    call: AttentionCall, query: Tensor, key: Tensor, value: Tensor, scaling: float, padding: Tensor
 ) -> Tensor:
-    """Attention of the last `rows` queries under `call.reweighting`: (b, r, h, d)."""
+    """Attention of the last r queries, (b, h, r, d), under `call.reweighting`: (b, r, h, d)."""
     assert call.reweighting is not None
-    bias = None if call.bias is None else call.bias[:, :, -rows:].to(query.device)
-    weights = attention_weights(query[:, :, -rows:], key, scaling, visible(padding, rows), bias)  # (b, h, r, k)
+    rows = query.shape[2]
+    bias = None if call.bias is None else call.bias.on_last(rows, query.device)
+    weights = attention_weights(query, key, scaling, visible(padding, rows), bias)  # (b, h, r, k)
     weights = weights * call.reweighting.log_bias(weights).exp()
     return _weighted(weights / weights.sum(-1, keepdim=True), value)
 
@@ -128,47 +223,20 @@ def _seam(
     *,
     kernel: str,
     scaling: float,
-    call: AttentionCall | None = None,
-    **kwargs: Any,
-) -> tuple[Tensor, Tensor | None]:
-    # With a model spread over devices, what the engine made on the first one is needed where this block is.
-    padding = None if call is None else call.padding.to(query.device)
-    if call is not None and padding is not None and (call.read_last or call.explicit_last):
-        allowed = padding[:, None, None, :]  # the last query sees every real key
-        call.weights = attention_weights(query[:, :, -1:], key, scaling, allowed)[:, :, 0]  # (b, h, k)
-    if call is not None and padding is not None and call.bias is not None:
-        # FlashAttention takes no bias, so a block whose scores are edited runs SDPA with an explicit mask.
-        # The lowest finite number instead of minus infinity: a padded query sees no key at all, and its row
-        # must stay a number.
-        kernel = "sdpa"
-        lowest = torch.finfo(query.dtype).min
-        allowed = visible(padding, query.shape[2])  # (b, 1, q, k)
-        attention_mask = torch.where(allowed, call.bias.to(query).clamp(min=lowest), lowest)  # (b, 1|h, q, k)
-    reweighting = None if call is None else call.reweighting
-    if reweighting is not None and reweighting.queries is None:
-        assert call is not None and padding is not None
-        return _reweighted(query, key, value, scaling, padding, call, query.shape[2]), None
-    forward: Callable[..., tuple[Tensor, Tensor | None]] = ALL_ATTENTION_FUNCTIONS[kernel]
-    config: Any = module.config
-    seam_name = config._attn_implementation
-    # FlashAttention looks its own kernel up under the config's name, which is the seam's while a run is on.
-    config._attn_implementation = kernel
-    try:
-        output, weights = forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)  # (b, q, h, d)
-    finally:
-        config._attn_implementation = seam_name
-    if reweighting is not None and reweighting.queries is not None:
-        assert call is not None and padding is not None
-        queries = reweighting.queries.to(query.device)  # (b, r)
-        rows = queries.shape[1]
-        edited = _reweighted(query, key, value, scaling, padding, call, rows)  # (b, r, h, d)
-        kept = output.shape[1] - rows
-        last = torch.where(queries[:, :, None, None], edited, output[:, kept:])  # (b, r, h, d)
-        output = torch.cat([output[:, :kept], last], 1)  # (b, q, h, d)
-    if call is not None and call.explicit_last and call.weights is not None:
-        call.weights = call.weights.detach().requires_grad_()
-        output = torch.cat([output[:, :-1], _weighted(call.weights[:, :, None], value)], 1)  # (b, q, h, d)
-    return output, weights
+    calls: Sequence[Call] = (),
+    position_ids: Tensor | None = None,  # noqa: ARG001
+    **options: Any,
+) -> tuple[Tensor, None]:
+    # Positions go no further: the keys hold them already, and FlashAttention would look for packed prompts in them.
+    usual = Kernel(module, kernel, scaling, options)
+    if not calls:
+        return usual(query, key, value, attention_mask), None
+    masks = [None if attention_mask is None else attention_mask[call.rows] for call in calls]
+    outputs = [
+        call.attend(usual, query[call.rows], key[call.rows], value[call.rows], mask)
+        for call, mask in zip(calls, masks, strict=True)
+    ]
+    return outputs[0] if len(outputs) == 1 else torch.cat(outputs), None  # (b, q, h, d)
 
 
 def _weighted(weights: Tensor, value: Tensor) -> Tensor:

@@ -25,6 +25,10 @@ class InputError(LmmsCaError, ValueError):
     """A question, picture or file is not usable as it is."""
 
 
+class MemoryLimitError(LmmsCaError, RuntimeError):
+    """What was asked for does not fit into the memory that may be used."""
+
+
 class GenerationError(LmmsCaError, RuntimeError):
     """Answering failed; the message names the task and the document."""
 

@@ -38,6 +38,9 @@ class Work:
             self.operations + other.operations,
         )
 
+    def __sub__(self, other: Work) -> Work:
+        return self + Work(-other.block_tokens, -other.pictures, -other.operations)
+
 
 @dataclass(frozen=True)
 class Floor:
@@ -70,9 +73,9 @@ def two_picture_floor(
         start, asked = _lengths(family, question)
         _, general = _lengths(family, _changed(question, text="Write a general description of the image."))
         longer = sum(_lengths(family, _changed(question, times=2)))
-        vanilla += _picture(family) + _answer(family, start + asked, new_tokens)
+        vanilla += picture_work(family) + _answer(family, start + asked, new_tokens)
         blocks = log["map_layer"] + 1
-        method += _picture(family) + _picture(family) + _answer(family, longer, new_tokens)
+        method += picture_work(family) + picture_work(family) + _answer(family, longer, new_tokens)
         method += _passes(family, blocks, start, 0)
         method += _passes(family, blocks, asked, start) + _passes(family, blocks, general, start)
     return Floor(vanilla, method)
@@ -92,11 +95,33 @@ def _lengths(family: Family, question: Question) -> tuple[int, int]:
 
 
 def _answer(family: Family, prompt: int, new_tokens: int) -> Work:
-    blocks = family.trunk.num_blocks
-    head = family.trunk.vocabulary * family.trunk.hidden_size
-    work = _passes(family, blocks, prompt, 0) + Work(operations=head * new_tokens)
+    return prompt_work(family, prompt) + decoding_work(family, prompt, new_tokens)
+
+
+def prompt_work(family: Family, prompt: int, first_block: int = 0) -> Work:
+    """Counts a prompt's pass from a block on; in the last one, only keys and values are needed of all positions.
+
+    Args:
+        family: The loaded checkpoint.
+        prompt: Its positions.
+        first_block: The block at which it enters; the number of blocks for one that passes none.
+    """
+    trunk = family.trunk
+    blocks = trunk.num_blocks - first_block
+    if not blocks:
+        return Work()
+    if family.narrow(trunk.num_blocks - 1) is None:
+        return _passes(family, blocks, prompt, 0)
+    keys_and_values = 2 * trunk.hidden_size * trunk.num_key_value_heads * trunk.head_size
+    cached = Work(prompt - 1, 0, (prompt - 1) * keys_and_values)
+    return _passes(family, blocks - 1, prompt, 0) + cached + _passes(family, 1, 1, prompt - 1)
+
+
+def decoding_work(family: Family, prompt: int, new_tokens: int) -> Work:
+    """Counts the head of every new token, and the passes of all but the last, behind a prompt."""
+    work = Work(operations=family.trunk.vocabulary * family.trunk.hidden_size * new_tokens)
     for position in range(new_tokens - 1):  # the last new token passes no block
-        work += _passes(family, blocks, 1, prompt + position)
+        work += _passes(family, family.trunk.num_blocks, 1, prompt + position)
     return work
 
 
@@ -107,7 +132,8 @@ def _passes(family: Family, blocks: int, tokens: int, before: int) -> Work:
     return Work(blocks * tokens, 0, blocks * (tokens * weights + 2 * family.trunk.hidden_size * keys))
 
 
-def _picture(family: Family) -> Work:
+def picture_work(family: Family) -> Work:
+    """Counts one picture through the vision tower and the projector of a LLaVA-1.5."""
     tower, projector = family.model.model.vision_tower, family.model.model.multi_modal_projector
     config = family.model.config.vision_config
     tokens = (config.image_size // config.patch_size) ** 2 + 1  # and the class token

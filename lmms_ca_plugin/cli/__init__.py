@@ -21,6 +21,8 @@ def build() -> typer.Typer:
         help="Training-free methods for multimodal LLMs in lmms-eval.", no_args_is_help=True, add_completion=False
     )
     for module_info in pkgutil.iter_modules(__path__):
+        if module_info.name.startswith("_"):
+            continue
         name = module_info.name
         module = import_module(f"{__name__}.{name}")
         verb = name.replace("_", "-")

@@ -1,77 +1,65 @@
-"""`lmms-ca quickstart`: the whole path, on a machine with no network, no GPU and no weights."""
+"""`lmms-ca quickstart`: every method on the six mini sets, on a machine with no network, no GPU and no weights."""
 
 from __future__ import annotations
 
-import json
-from collections import Counter
+import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
-TASKS = ("gqa", "textvqa_val")
+CHECKPOINT = "mini"
+TASKS = ("mini",)
+BATCH_SIZE = 32
+MASKED_BLOCK = 3
+ENTRIES = (
+    *("llava_vanilla", "llava_contrastive", f"llava_layermask_L{MASKED_BLOCK}"),
+    *("llava_dola", "llava_vicrop", "llava_var"),
+)
 
 
 def quickstart(
-    folder: Annotated[Path, typer.Argument(help="Where the suite and the results go.")] = Path("lmms-ca-quickstart"),
-    limit: Annotated[int | None, typer.Option(help="Questions per task; all without one.")] = None,
+    folder: Annotated[Path, typer.Argument(help="Where the results go.")] = Path("lmms-ca-quickstart"),
+    limit: Annotated[int | None, typer.Option(min=1, help="Questions per task; all 500 without one.")] = None,
 ) -> None:
-    """Build the offline suite, run vanilla and contrastive attention on it through lmms-eval, and print the scores."""
+    """Run every method on the bundled checkpoint through lmms-eval, and compare them with vanilla."""
     from lmms_ca_plugin.harness.command import HarnessRun
-    from lmms_ca_plugin.harness.offline import write_suite
+    from lmms_ca_plugin.results.leaderboard import leaderboard
+    from lmms_ca_plugin.results.wide import render, wide_tables
 
     console = Console()
-    with console.status("Writing two random checkpoints and six data sets"):
-        suite = write_suite(folder)
-    results: dict[str, Path] = {}
-    traces: dict[str, Path] = {}
-    for entry in ("llava_vanilla", "llava_contrastive"):
-        output = suite.folder / "results"
-        traces[entry] = output / f"{entry}.trace.jsonl"
-        traces[entry].unlink(missing_ok=True)
+    folder = folder.resolve()
+    console.print(
+        f"{len(ENTRIES)} methods on six mini sets, by the bundled checkpoint '{CHECKPOINT}' (4.4 million parameters).\n"
+        "It shows that the path works and what its numbers look like. It tells nothing about LLaVA.",
+        soft_wrap=True,
+    )
+    outputs = []
+    for number, entry in enumerate(ENTRIES, 1):
+        # One folder per number of questions: a rerun does only what is missing, and never mixes the two.
+        output = folder / ("all" if limit is None else f"limit-{limit}") / entry
         run = HarnessRun(
             entry,
-            {"pretrained": suite.llava, "trace": traces[entry]},
+            {"pretrained": CHECKPOINT},
             TASKS,
             output,
-            batch_size=4,
+            batch_size=BATCH_SIZE,
             limit=limit,
-            folder=suite.folder,
-            environment=suite.environment,
+            environment={"HF_HUB_OFFLINE": "1", "HF_DATASETS_CACHE": str(folder / ".cache")},
         )
         console.print(f"$ {' '.join(run.command)}", style="dim", soft_wrap=True)
-        with console.status(f"lmms-eval runs {entry} (its output: {output / entry}.log)"):
-            results[entry] = run()
-    console.print(_scores(results))
+        with console.status(f"{number}/{len(ENTRIES)} {entry}: lmms-eval runs (its output: {output / entry}.log)"):
+            result = run.earlier() or run()
+        console.print(f"{number}/{len(ENTRIES)} {entry}: {result}", soft_wrap=True)
+        outputs.append(output)
+    csv = outputs[0].parent / "leaderboard.csv"
+    board = leaderboard(outputs, csv)
+    for note in board.notes:
+        print(f"note: {note}", file=sys.stderr)
+    print("\n" + "\n".join(render(table, "markdown") for table in wide_tables(board.rows)))
     console.print(
-        "The checkpoint's weights are random: these scores only show that the path works. They say nothing about LLaVA."
+        f"The table with intervals, paired differences and p-values: {csv}\n"
+        "Next: lmms-ca sweep layermask, lmms-ca models, and the README for real weights.",
+        soft_wrap=True,
     )
-    console.print(_decisions(traces["llava_contrastive"]))
-    for entry in results:
-        console.print(f"{entry}: {results[entry]}\n  trace: {traces[entry]}", soft_wrap=True)
-
-
-def _scores(results: dict[str, Path]) -> Table:
-    table = Table("task", "metric", *results, title="Scores, percent")
-    read: dict[str, dict[str, Any]] = {
-        entry: json.loads(file.read_text())["results"] for entry, file in results.items()
-    }
-    for task in TASKS:
-        metric = "exact_match,none"
-        values = [f"{100 * read[entry][task][metric]:.1f}" for entry in results]
-        table.add_row(task, metric.partition(",")[0], *values)
-    return table
-
-
-def _decisions(trace: Path) -> Table:
-    records = [json.loads(line) for line in trace.read_text().splitlines()]
-    table = Table("task", "questions", "pre-integrated block chosen", "masked", title="What contrastive attention did")
-    for task in TASKS:
-        mine = [r for r in records if r["task"] == task]
-        chosen = Counter(r["pre_layer"] for r in mine)
-        blocks = ", ".join(f"{block}: {count}x" for block, count in sorted(chosen.items()))
-        masked, of = sum(r["masked_tokens"] for r in mine), sum(r["image_tokens"] for r in mine)
-        table.add_row(task, str(len(mine)), blocks, f"{masked} of {of} image tokens")
-    return table

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from transformers import GenerationConfig, GenerationMixin
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from lmms_ca_plugin.engine.generation import Generation
+from lmms_ca_plugin.engine.generation import Generation, NewTokens
 from lmms_ca_plugin.engine.run import Run
 
 
@@ -47,7 +47,7 @@ class _Steps(nn.Module, GenerationMixin):  # type: ignore[misc]
         return CausalLMOutputWithPast(logits=logits[:, None], past_key_values=self.run.cache)
 
 
-def search(run: Run, generation: Generation, end_tokens: frozenset[int], pad_token: int) -> list[list[int]]:
+def search(run: Run, generation: Generation, end_tokens: frozenset[int], pad_token: int) -> list[NewTokens]:
     """Generates by beam search, with transformers' defaults for everything but the number of beams.
 
     Args:
@@ -57,7 +57,7 @@ def search(run: Run, generation: Generation, end_tokens: frozenset[int], pad_tok
         pad_token: Fills shorter answers.
 
     Returns:
-        The new token ids of every sample's best beam, without end and pad tokens.
+        The new tokens of every sample's best beam.
     """
     steps = _Steps(run, generation.num_beams, run.family.text_config)
     settings = GenerationConfig(
@@ -78,7 +78,7 @@ def search(run: Run, generation: Generation, end_tokens: frozenset[int], pad_tok
     answers = []
     for row in sequences[:, prompt.input_ids.shape[1] :].tolist():
         end = next((i for i, token in enumerate(row) if token in end_tokens), len(row))
-        answers.append([token for token in row[:end] if token != pad_token])
+        answers.append(NewTokens([token for token in row[:end] if token != pad_token], end < len(row)))
     return answers
 
 

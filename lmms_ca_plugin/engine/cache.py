@@ -1,12 +1,13 @@
 """The key-value cache of one run: a buffer per block, allocated once, never grown by concatenation.
 
-It has the four methods that transformers' attention and mask functions call on a cache; beam search adds two.
+It has what transformers' attention calls on a cache, and what beam search does.
 
 Axis letters: b samples, g key-value heads, s prompt positions, q new positions, k positions so far, d head size.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,21 +18,20 @@ from torch import Tensor
 class _Layer:
     keys: Tensor  # (b, g, s + new tokens, d)
     values: Tensor
-    length: int
+    length: int = 0
+
+    def write(self, rows: slice, start: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Writes positions from `start` on, and returns all of these rows so far: (b, g, k, d) each."""
+        self.length = start + key.shape[2]
+        self.keys[rows, :, start : self.length] = key
+        self.values[rows, :, start : self.length] = value
+        return self.keys[rows, :, : self.length], self.values[rows, :, : self.length]
 
 
-class KeyValueCache:
-    """Keys and values of the prompt and of the new tokens.
+class Scaling:
+    """Factors on keys and values, kept until the pass that writes them."""
 
-    Args:
-        capacity: Positions that each block can hold: prompt and new tokens.
-    """
-
-    is_compileable = False
-
-    def __init__(self, capacity: int) -> None:
-        self._capacity = capacity
-        self._layers: dict[int, _Layer] = {}
+    def __init__(self) -> None:
         self._factors: dict[int, tuple[Tensor | None, Tensor]] = {}
 
     def scale(self, block: int, keys: Tensor | None, values: Tensor) -> None:
@@ -44,43 +44,71 @@ class KeyValueCache:
         """
         self._factors[block] = (keys, values)
 
-    def update(self, key: Tensor, value: Tensor, layer_idx: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        """Appends keys and values (b, g, q, d) of a block and returns all so far, (b, g, k, d) each."""
-        keys_by, values_by = self._factors.pop(layer_idx, (None, None))
+    def scaled(self, block: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Scales what is about to be written, (b, g, q, d) each, if factors are kept for it."""
+        keys_by, values_by = self._factors.pop(block, (None, None))
         if keys_by is not None:
             key = key * keys_by[:, None, :, None].to(key)
         if values_by is not None:
             value = value * values_by[:, None, :, None].to(value)
-        b, g, q, _d = key.shape
-        if layer_idx not in self._layers:
-            empty = (b, g, self._capacity)
-            self._layers[layer_idx] = _Layer(
-                key.new_empty(*empty, key.shape[3]), value.new_empty(*empty, value.shape[3]), 0
-            )
-        layer = self._layers[layer_idx]
-        end = layer.length + q
-        layer.keys[:, :, layer.length : end] = key
-        layer.values[:, :, layer.length : end] = value
-        layer.length = end
-        return layer.keys[:, :, :end], layer.values[:, :, :end]
+        return key, value
+
+
+class KeyValueCache(Scaling):
+    """Keys and values of the prompt and of the new tokens.
+
+    Args:
+        capacities: Positions that each block can hold: prompt and new tokens.
+    """
+
+    is_compileable = False
+
+    def __init__(self, capacities: Sequence[int]) -> None:
+        super().__init__()
+        self._capacities = capacities
+        self._layers: dict[int, _Layer] = {}
+
+    def update(self, key: Tensor, value: Tensor, layer_idx: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        """Appends keys and values (b, g, q, d) of a block and returns all so far, (b, g, k, d) each."""
+        key, value = self.scaled(layer_idx, key, value)
+        layer = self._layer(layer_idx, len(key), key, value)
+        return layer.write(slice(None), layer.length, key, value)
+
+    def begin_rows(self, block: int, first: int, of: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Writes the first positions of some of a block's rows.
+
+        Args:
+            block: The block.
+            first: The first of these rows.
+            of: How many rows the block has in all.
+            key: (b, g, q, d).
+            value: (b, g, q, d).
+
+        Returns:
+            Keys and values of these rows.
+        """
+        return self._layer(block, of, key, value).write(slice(first, first + len(key)), 0, key, value)
+
+    def _layer(self, block: int, rows: int, key: Tensor, value: Tensor) -> _Layer:
+        if block not in self._layers:
+            empty = (rows, key.shape[1], self._capacities[block])
+            self._layers[block] = _Layer(key.new_empty(*empty, key.shape[3]), value.new_empty(*empty, value.shape[3]))
+        return self._layers[block]
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Counts the positions that a block holds."""
         return self._layers[layer_idx].length if layer_idx in self._layers else 0
 
+    def ahead(self, block: int, positions: int) -> tuple[Tensor, Tensor]:
+        """Keys and values (b, g, k, d) as they will be with so many positions more: the buffers are there already."""
+        layer = self._layers[block]
+        end = layer.length + positions
+        return layer.keys[:, :, :end], layer.values[:, :, :end]
+
     def rewind(self, length: int) -> None:
         """Forgets all but the first `length` positions, so that others can follow them."""
         for layer in self._layers.values():
             layer.length = min(layer.length, length)
-
-    def get_mask_sizes(self, query: int | Tensor, layer_idx: int) -> tuple[int, int]:
-        """Says how long a mask must be for `query` new positions (in 4.57 a tensor of them), and its offset."""
-        q = query if isinstance(query, int) else len(query)
-        return self.get_seq_length(layer_idx) + q, 0
-
-    def get_query_offset(self, layer_idx: int = 0) -> int:
-        """Says at which position the next query stands."""
-        return self.get_seq_length(layer_idx)
 
     def expand(self, times: int) -> None:
         """Repeats every sample `times` times, side by side, for beams."""

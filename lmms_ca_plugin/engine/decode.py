@@ -4,7 +4,7 @@ Deviates from transformers' `generate`: sampling draws every sample from a gener
 document), so that an answer does not depend on what else was in its batch. Beam search is transformers' own, in
 `engine/beams.py`.
 
-Axis letters: b samples, v vocabulary.
+Axis letters: b rows: samples, or their branches; v vocabulary.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopPLogitsWarper
 
-from lmms_ca_plugin.engine.generation import Generation
-from lmms_ca_plugin.engine.run import Run
+from lmms_ca_plugin.engine.flight import Flight
+from lmms_ca_plugin.engine.generation import Generation, NewTokens
 
 
 def picker(generation: Generation, seeds: Sequence[int]) -> Callable[[Tensor], Tensor]:
-    """Makes the rule that takes the next token of every sample.
+    """Makes the rule that takes the next token of every row.
 
     Args:
         generation: Greedy at temperature 0, else sampled.
-        seeds: One whole number per sample.
+        seeds: One whole number per row, its sample's.
 
     Returns:
         Logits (b, v) -> token ids (b,).
@@ -49,34 +49,34 @@ def cut(text: str, until: Sequence[str]) -> tuple[str, bool]:
 
 
 def decode(
-    run: Run, generation: Generation, end_tokens: frozenset[int], to_text: Callable[[list[int]], str]
-) -> list[list[int]]:
-    """Generates until every sample has ended.
+    flight: Flight, generation: Generation, end_tokens: frozenset[int], to_text: Callable[[list[int]], str]
+) -> list[NewTokens]:
+    """Generates until every row has ended.
 
     Args:
-        run: The batch, attached and before its prefill.
-        generation: The settings, the same for all samples.
+        flight: The rows, attached and before their prefill.
+        generation: The settings, the same for all rows.
         end_tokens: Tokens that end an answer.
         to_text: Turns token ids into text, to look for the stop texts.
 
     Returns:
-        The new token ids of every sample, without the end token.
+        The new tokens of every row.
     """
-    pick = picker(generation, run.prompt.seeds)
-    answers: list[list[int]] = [[] for _ in run.prompt.seeds]
-    ended = [False] * len(answers)
-    logits = run.prefill()  # (b, v)
+    pick = picker(generation, flight.seeds)
+    answers: list[list[int]] = [[] for _ in flight.seeds]
+    stopped, ended = [False] * len(answers), [False] * len(answers)
+    logits = flight.prefill()  # (b, v)
     for length in range(1, generation.max_new_tokens + 1):
         tokens = pick(logits)  # (b,)
         for row, token in enumerate(tokens.tolist()):
-            if ended[row]:
+            if stopped[row]:
                 continue
             if token in end_tokens:
-                ended[row] = True
+                stopped[row] = ended[row] = True
                 continue
             answers[row].append(token)
-            ended[row] = bool(generation.until) and cut(to_text(answers[row]), generation.until)[1]
-        if all(ended) or length == generation.max_new_tokens:
+            stopped[row] = bool(generation.until) and cut(to_text(answers[row]), generation.until)[1]
+        if all(stopped) or length == generation.max_new_tokens:
             break
-        logits = run.step(tokens)
-    return answers
+        logits = flight.step(tokens)
+    return [NewTokens(*row) for row in zip(answers, ended, strict=True)]

@@ -1,4 +1,4 @@
-"""How an answer is generated: the settings of one request, read from a task's `generation_kwargs`."""
+"""How an answer is generated: the settings of one request, read from a task's `generation_kwargs`, and what came."""
 
 from __future__ import annotations
 
@@ -75,3 +75,16 @@ class Generation:
             max_new_tokens=int(kwargs.pop("max_new_tokens", cls.max_new_tokens)),
             num_beams=int(kwargs.pop("num_beams", cls.num_beams)),
         )
+
+
+@dataclass(frozen=True)
+class NewTokens:
+    """What was generated for one row.
+
+    Attributes:
+        ids: Token ids, without the end token.
+        ended: Whether an end token came behind them; else a stop text, or the most tokens, ended the answer.
+    """
+
+    ids: list[int]
+    ended: bool

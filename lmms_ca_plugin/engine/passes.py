@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from lmms_ca_plugin.attention import AttentionCall, seam
-from lmms_ca_plugin.engine.run import Run, Step
+from lmms_ca_plugin.engine.flight import Step
+from lmms_ca_plugin.engine.run import Run
 from lmms_ca_plugin.families._contract import Family, Inputs, Prompt
 from lmms_ca_plugin.families._views import Features
 from lmms_ca_plugin.methods._contract import Plan, Read
@@ -72,17 +73,17 @@ class MapPasses:
             run.run_blocks(0, block + 1, start.states, replace(run.begin(), prefill=False))
             for split in splits:
                 run.cache.rewind(start.states.shape[1])
-                step = self._next(run, start, split.rest)
+                step = self._next(start, split.rest)
                 run.run_blocks(0, block + 1, split.rest.states, step)
                 weights.append(split.as_asked(run.reads[Read(block)]))
         return weights
 
-    def _next(self, run: Run, before: Prompt, following: Prompt) -> Step:
+    def _next(self, before: Prompt, following: Prompt) -> Step:
         """Prepares the pass of positions that follow those in the cache."""
         padding = torch.cat([before.padding, following.padding], 1)  # (b, p + m)
         return Step(
             padding=padding,
-            mask=self.family.mask(following.states, padding, run.cache),
+            mask=self.family.mask(following.states, padding),
             arguments=self.family.block_arguments(following.states, following.positions),
             prefill=True,
         )
@@ -96,16 +97,16 @@ class MapPasses:
             before, last = _cut(prompt, slice(None, -1)), _cut(prompt, slice(-1, None))
             run = Run(self.family, Plan(), before, new_tokens=1)
             run.run_blocks(0, blocks, before.states, run.begin())
-            step = self._next(run, before, last)
+            step = self._next(before, last)
             states = run.run_blocks(0, block, last.states, step)  # (b, 1, e)
             with torch.enable_grad():
-                call = AttentionCall(step.padding, explicit_last=True)
+                call = AttentionCall(step.padding, slice(None), explicit_last=True)
                 states = self.family.blocks[block](
                     states,
                     attention_mask=step.mask,
                     past_key_values=run.cache,
                     use_cache=True,
-                    call=call,
+                    calls=(call,),
                     **step.arguments,
                 )
                 states = run.run_blocks(block + 1, blocks, self.family.between(block, states), step)

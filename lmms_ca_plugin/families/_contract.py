@@ -9,20 +9,19 @@ Axis letters: b samples, s prompt positions, e hidden size, k key positions, v v
 
 from __future__ import annotations
 
-import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import Any, ClassVar, Literal
 
-import torch
 from PIL.Image import Image
 from torch import Tensor, nn
 from transformers import PretrainedConfig
-from transformers.masking_utils import create_causal_mask
 
 from lmms_ca_plugin.errors import CheckpointError, InputError
+from lmms_ca_plugin.families._masks import causal_mask
+from lmms_ca_plugin.families._narrow import Narrow as Narrow  # as is this
 from lmms_ca_plugin.families._trunk import Trunk as Trunk  # part of the contract, in a file of its own
 from lmms_ca_plugin.families._views import Features, Views
 
@@ -206,6 +205,9 @@ class Family(Views, ABC):
             num_blocks=text.num_hidden_layers,
             hidden_size=text.hidden_size,
             num_heads=text.num_attention_heads,
+            num_key_value_heads=text.num_key_value_heads,
+            head_size=getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads,
+            mlp_size=text.intermediate_size,
             max_positions=text.max_position_embeddings,
             image_token_id=config.image_token_id,
             vocabulary=text.vocab_size,
@@ -263,27 +265,18 @@ class Family(Views, ABC):
         """
         return states
 
-    def mask(self, states: Tensor, padding: Tensor, cache: Any) -> Tensor | None:
+    def narrow(self, block: int) -> Narrow | None:  # noqa: ARG002
+        """The modules of a block whose work may be done for the last position alone; None has all of it done."""
+        return None
+
+    def mask(self, states: Tensor, padding: Tensor) -> Tensor | None:
         """Builds the attention mask that the chosen kernel wants, through transformers' own mask function.
 
         Args:
             states: (b, q, e), the positions about to pass the blocks.
             padding: (b, k) bool over the positions seen so far and these.
-            cache: The key-value cache, which knows how many positions came before.
 
         Returns:
             What the kernel takes, e.g. (b, 1, q, k) bool, or None where a plain causal mask will do.
         """
-        # transformers 4.57 calls the states `input_embeds` and asks for `cache_position`; 5.x does not.
-        accepted = inspect.signature(create_causal_mask).parameters
-        seen = padding.shape[1] - states.shape[1]
-        offered = {
-            "config": self.text_config,
-            "inputs_embeds": states,
-            "input_embeds": states,
-            "attention_mask": padding,
-            "cache_position": torch.arange(seen, padding.shape[1], device=states.device),
-            "past_key_values": cache,
-        }
-        mask: Tensor | None = create_causal_mask(**{k: v for k, v in offered.items() if k in accepted})
-        return mask
+        return causal_mask(self.text_config, states, padding)

@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from lmms_ca_plugin.errors import CheckpointError, InputError, unknown
-from lmms_ca_plugin.families._contract import Inputs, Message, Prompt, Question
+from lmms_ca_plugin.families._contract import Inputs, Message, Narrow, Prompt, Question
 from lmms_ca_plugin.families._llava_pictures import LlavaPictures
 
 VICUNA_V1_SYSTEM = (
@@ -102,6 +102,11 @@ class Llava(LlavaPictures):
         block_module: Any = self.blocks[block]
         norm: nn.Module = block_module.input_layernorm
         return norm
+
+    def narrow(self, block: int) -> Narrow:
+        """The modules of `block`, which are alike in LLaMA, Mistral and Qwen2."""
+        module: Any = self.blocks[block]
+        return Narrow(module.self_attn.q_proj, module.self_attn.o_proj, module.post_attention_layernorm)
 
     # ---- prompts and pictures ----------------------------------------------------------------------------------------
     def render(self, conversation: Sequence[Message]) -> str:

@@ -63,7 +63,9 @@ class HarnessRun:
         mine = {"model": self.model, "model_args": self.arguments, "tasks": ",".join(self.tasks), "limit": self.limit}
         for file in self._results():
             typed = json.loads(file.read_text())["config"]["resolved_cli_args"]
-            other = {name: typed[name] for name in mine if str(typed[name]) != str(mine[name])}
+            if typed["limit"] is not None:
+                typed["limit"] = int(typed["limit"])  # the harness reads --limit 6 as 6.0
+            other = {name: typed[name] for name in mine if typed[name] != mine[name]}
             if other:
                 raise LmmsCaError(f"{file} is of another run: {other}, not {mine}. Name another output folder.")
             return file

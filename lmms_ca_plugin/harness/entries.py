@@ -1,11 +1,7 @@
 """The harness's model classes: one per method and form, made on demand by the name that a manifest gives.
 
-Rules, each against a trap of lmms-eval 0.7.3:
-- A failure in here ends the process with status 1. The harness catches every `Exception`, prints it and exits with 0.
-- Every request asks its own task for its own document. (Entries that take the batch's first task get wrong pictures.)
-- Generation kwargs are never changed. (The response cache uses them as its key.)
-- Half a picture is refused. (The harness has Pillow fill up truncated files in grey.)
-- What the chat form would drop in silence (system instruction, description, few-shot examples) is refused.
+Rule, against a trap of lmms-eval 0.7.3: a failure in here ends the process with status 1. The harness catches every
+`Exception`, prints it and exits with 0. More traps, those of its requests: `asked.py`.
 """
 
 from __future__ import annotations
@@ -22,15 +18,15 @@ from lmms_eval.api.instance import GenerationResult, Instance, TokenCounts
 from lmms_eval.api.model import lmms
 from lmms_eval.models.model_utils.gen_metrics import log_metrics
 from loguru import logger
-from PIL import Image, ImageFile
 
 from lmms_ca_plugin import options
-from lmms_ca_plugin.engine.engine import Engine, Request, RunOptions
-from lmms_ca_plugin.engine.generation import Generation
+from lmms_ca_plugin.checkpoints import default_options
+from lmms_ca_plugin.engine.engine import Engine
 from lmms_ca_plugin.engine.load import CheckpointOptions, InputOptions
+from lmms_ca_plugin.engine.requests import Request, RunOptions
 from lmms_ca_plugin.errors import GenerationError, InputError, LmmsCaError, OptionError
-from lmms_ca_plugin.families._contract import Message, Question
-from lmms_ca_plugin.harness.record import run_record
+from lmms_ca_plugin.harness.asked import chat_question, generation_of, simple_question, whole_pictures
+from lmms_ca_plugin.harness.record import cost, run_record
 from lmms_ca_plugin.methods import MethodEntry, load_method, method_entries
 
 
@@ -62,9 +58,10 @@ class Entry(lmms):  # type: ignore[misc]
             if int(os.environ.get("WORLD_SIZE", "1")) > 1 and "trace" in run:
                 run["trace"] = f"{run['trace']}.rank{os.environ['RANK']}"
             self.checkpoint = options.build(CheckpointOptions, checkpoint)
+            own = default_options(self.checkpoint.pretrained, self.entry.method)
             self.engine = Engine.load(
                 self.entry.name,
-                method_class.from_options({**self.entry.options, **method}),
+                method_class.from_options({**own, **self.entry.options, **method}),
                 self.checkpoint,
                 options.build(InputOptions, inputs),
                 options.build(RunOptions, {**run, "batch_size": batch_size}),
@@ -86,7 +83,9 @@ class Entry(lmms):  # type: ignore[misc]
         The harness writes `list(batch_sizes.values())` into its result file as `config.batch_sizes`. It is the only
         thing of a model's own that it writes there.
         """
-        return {"lmms_ca": run_record(self.engine, self.checkpoint, self.seconds, self.samples)}
+        engine = self.engine
+        record = run_record(engine.family, engine.name, engine.method, engine.options, self.checkpoint)
+        return {"lmms_ca": {**record, **cost(engine.family, self.seconds), "samples": self.samples}}
 
     def clean(self) -> None:
         """Keeps the model: the harness calls this after each generation, and one entry may serve several runs."""
@@ -95,7 +94,7 @@ class Entry(lmms):  # type: ignore[misc]
         """Answers all requests of all tasks; one result per request, in their order."""
         with ends_the_process(), whole_pictures():
             real = [i for i, request in enumerate(requests) if not request.metadata.get("__padding_only__")]
-            asked = [Request(self.question(requests[i]), self.generation(requests[i])) for i in real]
+            asked = [self.request(requests[i]) for i in real]
             start = time.perf_counter()
             answers = self.engine.answer(asked)
             seconds = time.perf_counter() - start
@@ -109,19 +108,8 @@ class Entry(lmms):  # type: ignore[misc]
         return results
 
     @abstractmethod
-    def question(self, request: Instance) -> Question:
-        """Turns a request into a question that fetches its document when its turn has come."""
-
-    def generation(self, request: Instance) -> Generation:
-        """Reads a request's generation kwargs."""
-        try:
-            return Generation.from_kwargs(self.kwargs(request))
-        except OptionError as error:
-            raise OptionError(f"task {request.task_name}: {error}") from error
-
-    @abstractmethod
-    def kwargs(self, request: Instance) -> dict[str, Any]:
-        """Finds the generation kwargs among a request's arguments."""
+    def request(self, request: Instance) -> Request:
+        """Turns a request of the harness into one of the engine, which fetches its document when its turn has come."""
 
     def loglikelihood(self, requests: Sequence[Instance]) -> Never:
         """Refuses: the methods act on generation."""
@@ -144,27 +132,9 @@ class ChatEntry(Entry):
 
     is_simple = False
 
-    def question(self, request: Instance) -> Question:
-        """Turns a request into a question; see `Entry.question`."""
-        context, to_messages, _kwargs, doc_id, task, split = request.args
-
-        def conversation() -> tuple[Message, ...]:
-            messages = to_messages(self.task_dict[task][split][doc_id])
-            turns = tuple(_message(message) for message in messages)
-            text = turns[-1].text
-            if context != text and context.endswith(text):
-                raise InputError(
-                    "the chat form would drop the system instruction, description or few-shot examples that the "
-                    f"harness put before the question: {context[: -len(text)]!r}. Run with --force_simple."
-                )
-            return turns
-
-        return Question(task, split, doc_id, conversation, len(context))
-
-    def kwargs(self, request: Instance) -> dict[str, Any]:
-        """Finds the generation kwargs among a request's arguments."""
-        kwargs: dict[str, Any] = request.args[2]
-        return kwargs
+    def request(self, request: Instance) -> Request:
+        """Turns a request of the harness into one of the engine."""
+        return Request(chat_question(request, self.task_dict), generation_of(request))
 
 
 class SimpleEntry(Entry):
@@ -172,39 +142,9 @@ class SimpleEntry(Entry):
 
     is_simple = True
 
-    def question(self, request: Instance) -> Question:
-        """Turns a request into a question; see `Entry.question`."""
-        context, _kwargs, to_visual, doc_id, task, split = request.args
-
-        def conversation() -> tuple[Message, ...]:
-            visuals = to_visual(self.task_dict[task][split][doc_id]) or []
-            return (Message("user", context, tuple(_picture(visual) for visual in visuals)),)
-
-        return Question(task, split, doc_id, conversation, len(context))
-
-    def kwargs(self, request: Instance) -> dict[str, Any]:
-        """Finds the generation kwargs among a request's arguments."""
-        kwargs: dict[str, Any] = request.args[1]
-        return kwargs
-
-
-def _message(message: dict[str, Any]) -> Message:
-    content = message["content"]
-    parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
-    strange = [part["type"] for part in parts if part["type"] not in ("text", "image")]
-    if strange:
-        raise InputError(f"it shows {strange[0]}; only text and pictures are supported.")
-    pictures = tuple(_picture(part["url"]) for part in parts if part["type"] == "image")
-    return Message(message["role"], "\n".join(part["text"] for part in parts if part["type"] == "text"), pictures)
-
-
-def _picture(visual: Any) -> Image.Image:
-    if isinstance(visual, str):
-        visual = Image.open(visual)
-    if not isinstance(visual, Image.Image):
-        raise InputError(f"it shows a {type(visual).__name__}; only pictures are supported.")
-    visual.load()
-    return visual
+    def request(self, request: Instance) -> Request:
+        """Turns a request of the harness into one of the engine."""
+        return Request(simple_question(request, self.task_dict), generation_of(request, place=1))
 
 
 @contextmanager
@@ -221,17 +161,6 @@ def ends_the_process() -> Iterator[None]:
         # A cause that nobody foresaw is shown with its traceback; a foreseen one says all in its message.
         logger.opt(exception=None if expected else error).error(f"{type(error).__name__}: {error}")
         raise SystemExit(1) from error
-
-
-@contextmanager
-def whole_pictures() -> Iterator[None]:
-    """Has Pillow refuse truncated files, as it does outside the harness."""
-    before = ImageFile.LOAD_TRUNCATED_IMAGES
-    ImageFile.LOAD_TRUNCATED_IMAGES = False
-    try:
-        yield
-    finally:
-        ImageFile.LOAD_TRUNCATED_IMAGES = before
 
 
 def __getattr__(name: str) -> type[Entry]:

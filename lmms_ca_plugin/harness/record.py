@@ -7,42 +7,61 @@ from typing import Any
 
 import torch
 
-from lmms_ca_plugin.engine.engine import Engine
 from lmms_ca_plugin.engine.load import CheckpointOptions
+from lmms_ca_plugin.engine.requests import RunOptions
+from lmms_ca_plugin.families._contract import Family
+from lmms_ca_plugin.methods._contract import Method
 
 PACKAGES = {"plugin": "lmms-ca", "lmms_eval": "lmms-eval", "transformers": "transformers", "torch": "torch"}
 
 
-def run_record(engine: Engine, checkpoint: CheckpointOptions, seconds: float, samples: int) -> dict[str, Any]:
+def run_record(
+    family: Family, entry: str, method: Method, options: RunOptions, checkpoint: CheckpointOptions
+) -> dict[str, Any]:
     """Describes a run so that it can be run again.
 
     Args:
-        engine: The engine that answered.
+        family: The loaded checkpoint.
+        entry: The entry's name without its prefix.
+        method: The method.
+        options: How the run is carried out.
         checkpoint: What it was loaded from.
-        seconds: Time spent answering.
-        samples: Questions answered.
 
     Returns:
-        A JSON-able dict; `peak_memory_gib` is None on a CPU, `commit` where the checkpoint is a local folder.
+        A JSON-able dict; `commit` is None where the checkpoint is a local folder.
     """
-    family, model = engine.family, engine.family.model
-    gpu = model.device.type == "cuda"
+    model = family.model
     return {
-        "entry": engine.name,
+        "entry": entry,
         "pretrained": checkpoint.pretrained,
         "revision": checkpoint.revision,
-        "parameters": engine.method.describe(),
-        "seed": engine.options.seed,
-        "batch_size": engine.options.batch_size,
+        "parameters": method.describe(),
+        "seed": options.seed,
+        "batch_size": options.batch_size,
         "conversation": family.conversation,
         "image_aspect_ratio": family.image_aspect_ratio,
         "model_type": family.trunk.model_type,
         "commit": getattr(model.config, "_commit_hash", None),
         "dtype": str(model.dtype).removeprefix("torch."),
-        "device": torch.cuda.get_device_name(model.device) if gpu else "cpu",
+        "device": torch.cuda.get_device_name(model.device) if _on_gpu(family) else "cpu",
         "attn_implementation": family.text_config._attn_implementation,
-        "seconds": seconds,
-        "samples": samples,
-        "peak_memory_gib": torch.cuda.max_memory_allocated(model.device) / 2**30 if gpu else None,
         "versions": {name: version(package) for name, package in PACKAGES.items()},
     }
+
+
+def cost(family: Family, seconds: float) -> dict[str, Any]:
+    """Says what a run took.
+
+    Args:
+        family: The loaded checkpoint.
+        seconds: Time spent answering.
+
+    Returns:
+        `seconds`, and `peak_memory_gib`, which is None on a CPU.
+    """
+    peak = torch.cuda.max_memory_allocated(family.model.device) / 2**30 if _on_gpu(family) else None
+    return {"seconds": seconds, "peak_memory_gib": peak}
+
+
+def _on_gpu(family: Family) -> bool:
+    return bool(family.model.device.type == "cuda")

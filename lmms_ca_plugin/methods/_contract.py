@@ -73,6 +73,10 @@ class Decision:
     values: Tensor
     log: tuple[dict[str, Any], ...]
 
+    def of(self, samples: Sequence[int]) -> Decision:
+        """What was decided for some samples of the batch."""
+        return Decision(self.values[list(samples)], tuple(self.log[i] for i in samples))
+
 
 @dataclass(frozen=True)
 class Edit:
@@ -128,12 +132,28 @@ class Plan:
         rescore: What is changed behind it, at every step: a pure function of the final logits (b, v), the reads, the
             new tokens so far (b, n), and the family, for its norm and head.
         probe: What must be known of the loaded weights before the plan is complete.
+        observe: What a plan that changes nothing logs of its reads, once, behind the prompt's pass: a pure function of
+            the reads and the prompt, with one record per sample.
     """
 
     reads: tuple[Read, ...] = ()
     edits: tuple[Edit, ...] = ()
     rescore: Callable[[Tensor, Reads, Tensor, Family], Scores] | None = None
     probe: Probe | None = None
+    observe: Callable[[Reads, Prompt], tuple[dict[str, Any], ...]] | None = None
+
+    def __post_init__(self) -> None:
+        if self.observe is not None and (self.edits or self.rescore):
+            raise ValueError("A plan that observes changes nothing; edits and `rescore` log by themselves.")
+
+    def first_block(self, num_blocks: int) -> int:
+        """The block at which a run under this plan leaves the baseline: the lowest edited; `num_blocks` if none is."""
+        return min((edit.block for edit in self.edits), default=num_blocks)
+
+    def shared_reads(self, num_blocks: int) -> tuple[Read, ...]:
+        """The reads whose prefill no edit of this plan can have changed, so that the baseline's are its own."""
+        first = self.first_block(num_blocks)
+        return tuple(r for r in self.reads if r.block < first or (r.block == first and r.kind != "attention"))
 
 
 @dataclass(frozen=True)
@@ -182,6 +202,11 @@ class Method(ABC):
         Raises:
             OptionError: The options do not fit the trunk.
         """
+
+    @property
+    def makes_inputs(self) -> bool:
+        """Whether it answers other inputs than those that were asked; then no pass can be shared with it."""
+        return type(self).prepare is not Method.prepare
 
     def prepare(self, questions: Sequence[Question], passes: Passes) -> Prepared | None:  # noqa: ARG002
         """Makes other inputs for the answering pass, out of passes of its own.

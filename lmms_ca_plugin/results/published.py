@@ -25,6 +25,18 @@ BENCHMARK_OF: dict[str, str] = {f"ca_{name}": name for name in SETS} | {
 }
 """The six sets by the names of our tasks and of the harness's own."""
 
+
+def benchmark_of(task: str) -> str | None:
+    """Finds the set of a task: ours, bundled, or the harness's own; None for any other task."""
+    return task.removeprefix("mini_") if task.startswith("mini_") else BENCHMARK_OF.get(task)
+
+
+def printed_model(checkpoint: str) -> str | None:
+    """Finds how the paper calls a checkpoint, by the end of its hub id or path; None if it does not know it."""
+    name = checkpoint.rstrip("/").lower()
+    return next((printed for printed, pattern in _CHECKPOINTS.items() if pattern.search(name)), None)
+
+
 _CHECKPOINTS = {
     "LLaVA-v1.5": re.compile(r"llava-(v)?1\.5-7b(-hf)?$"),
     "LLaVA-v1.6": re.compile(r"llava-v1\.6-vicuna-7b(-hf)?$"),
@@ -111,7 +123,7 @@ def published_value(model: str, method: str, method_args: str, task: str) -> tup
     Returns:
         The value in percent and where it is printed; None and "" if the paper has no such cell.
     """
-    printed = next((name for name, pattern in _CHECKPOINTS.items() if pattern.search(model.rstrip("/").lower())), None)
+    printed = printed_model(model)
     benchmark = BENCHMARK_OF.get(task)
     options = dict(part.split("=", 1) for part in method_args.split(",") if "=" in part)
     expected = _PAPERS_OPTIONS.get(method, {})

@@ -18,7 +18,7 @@ from typing import Literal
 import pandas as pd
 
 from lmms_ca_plugin.errors import InputError
-from lmms_ca_plugin.results.published import BENCHMARK_OF, SETS
+from lmms_ca_plugin.results.published import SETS, benchmark_of
 from lmms_ca_plugin.results.schema import Row, escape
 from lmms_ca_plugin.scoring.documents import BENCHMARKS
 
@@ -48,11 +48,6 @@ def _family(task: str) -> str:
     """Which tasks share a table."""
     prefix = task.split("_")[0]
     return f"{prefix}_*" if prefix in ("ca", "mini") else "the harness's own"
-
-
-def _benchmark(task: str) -> str | None:
-    """The set of a task, ours, bundled, or the harness's own."""
-    return task.removeprefix("mini_") if task.startswith("mini_") else BENCHMARK_OF.get(task)
 
 
 def _is_main(row: Row, benchmark: str) -> bool:
@@ -105,7 +100,7 @@ def _lines(rows: Sequence[Row]) -> list[tuple[str, ...]]:
     """The table's lines: of each model and method ours, and what is printed."""
     cells: dict[tuple[str, ...], dict[str, Row]] = {}
     for row in rows:
-        benchmark = _benchmark(str(row["task"]))
+        benchmark = benchmark_of(str(row["task"]))
         if benchmark in SETS and _is_main(row, benchmark):
             # one line per size: a run on a few questions does not mix with one on all
             limit = "" if row.get("command") is None or "--limit" not in str(row["command"]) else f"n={row['n']}"

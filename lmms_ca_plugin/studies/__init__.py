@@ -1,1 +1,1 @@
-"""Studies: what is asked of the engine, what is made of its answers, and which figure shows it."""
+"""Studies: plans of variants over tasks, and what comes of them as tables and figures."""

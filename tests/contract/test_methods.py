@@ -12,7 +12,8 @@ from toys import ask, mixed_questions, photo
 
 from lmms_ca_plugin.engine.engine import Engine, Request, RunOptions
 from lmms_ca_plugin.engine.generation import Generation
-from lmms_ca_plugin.engine.run import Run, read_states
+from lmms_ca_plugin.engine.part import read_states
+from lmms_ca_plugin.engine.run import Run
 from lmms_ca_plugin.errors import GenerationError, OptionError
 from lmms_ca_plugin.families import family_names
 from lmms_ca_plugin.methods import load_method, method_names

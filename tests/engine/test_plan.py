@@ -7,7 +7,8 @@ import torch
 from steps import forced, prompt_of
 from toys import ask, make_family, mixed_questions, photo
 
-from lmms_ca_plugin.engine.run import Run, read_states
+from lmms_ca_plugin.engine.part import Part, read_states
+from lmms_ca_plugin.engine.run import Run
 from lmms_ca_plugin.engine.selfcheck import complete, self_check
 from lmms_ca_plugin.errors import CheckpointError
 from lmms_ca_plugin.methods._contract import Decision, Edit, Plan, Probe, Read, Scores
@@ -201,13 +202,13 @@ def test_the_self_check_finds_scores_that_are_not_numbers(family):
 
 def test_the_self_check_finds_a_weights_edit_that_does_not_reach_the_model(monkeypatch):
     family = make_family("llava")
-    monkeypatch.setattr(Run, "_reweighting", lambda self, edit, step: None)
+    monkeypatch.setattr(Part, "_reweighting", lambda self, *_: None)
     with pytest.raises(CheckpointError, match="block 3, site weights, at full strength changes no logit"):
         self_check(family, Plan(edits=(Edit(2, "kv", nothing), Edit(3, "weights", nothing, uniform))))
 
 
 def test_the_self_check_names_the_identity_that_is_none_among_several(monkeypatch):
     family = make_family("llava")
-    monkeypatch.setattr(Run, "_on_keys", lambda self, edit, step: torch.ones(step.padding.shape).cumsum(-1))
+    monkeypatch.setattr(Part, "_on_keys", lambda self, edit, k: torch.ones(len(self), k).cumsum(-1))
     with pytest.raises(CheckpointError, match="block 3, site weights, that should change nothing changes the logits"):
         self_check(family, Plan(edits=(Edit(2, "kv", nothing), Edit(3, "weights", nothing, uniform))))

@@ -11,7 +11,7 @@ from steps import answers, forced, plan_of, prompt_of, texts
 from toys import ask, make_family, mixed_questions
 
 from lmms_ca_plugin.engine.beams import search
-from lmms_ca_plugin.engine.generation import Generation
+from lmms_ca_plugin.engine.generation import Generation, NewTokens
 from lmms_ca_plugin.engine.run import Run
 from lmms_ca_plugin.errors import OptionError
 from lmms_ca_plugin.families._contract import Trunk
@@ -91,7 +91,7 @@ def test_scores_and_layers_equal_the_reference_code_from_all_hidden_states(any_f
         early = states[candidates, step]
         early = any_family.model.lm_head(any_family.norm(early) if norm else early)
         chosen, expected = reference_code(logits[step], list(early))
-        assert run.step_log([ids.tolist()])[0]["early_layers"][step] == candidates[chosen]
+        assert run.step_log([NewTokens(ids.tolist(), True)])[0]["early_layers"][step] == candidates[chosen]
         finite = expected.isfinite()
         assert torch.equal(finite, scores[step, 0].isfinite())
         assert torch.allclose(scores[step, 0][finite], expected[finite], rtol=1e-9, atol=1e-9)
@@ -127,11 +127,10 @@ def test_beams_log_the_layers_of_the_answer_that_won(any_family):
     for question, answer in zip(questions, found, strict=True):
         run = Run(any_family, plan, prompt_of(any_family, [question]), 5)
         with run.attached():
-            (ids,) = search(run, Generation(max_new_tokens=5, num_beams=3), frozenset({2}), pad_token=0)
-        _, again = forced(any_family, plan, [question], torch.tensor(ids)[:, None])
-        layers = again.step_log([ids])[0]["early_layers"]
-        assert len(answer.log["early_layers"]) - len(ids) in (0, 1)
-        assert layers[: len(answer.log["early_layers"])] == answer.log["early_layers"]
+            (new,) = search(run, Generation(max_new_tokens=5, num_beams=3), frozenset({2}), pad_token=0)
+        _, again = forced(any_family, plan, [question], torch.tensor(new.ids)[:, None])
+        assert again.step_log([new])[0]["early_layers"] == answer.log["early_layers"]
+        assert len(answer.log["early_layers"]) == len(new.ids) + new.ended
 
 
 # ---- repetition penalty ----------------------------------------------------------------------------------------------

@@ -1,0 +1,93 @@
+"""Options that the verbs on studies share, and how their tables are shown."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from lmms_ca_plugin.studies.asked import Asked
+
+Pretrained = Annotated[str, typer.Option(help="The checkpoint: a hub id, a folder, or the bundled `mini`.")]
+Tasks = Annotated[str, typer.Option(help="Tasks or groups, joined by commas.")]
+Output = Annotated[Path, typer.Option("--output", "-o", help="A folder; a rerun does only what is missing in it.")]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", help="METHOD.OPTION=VALUE, e.g. contrastive.review_layer=20; repeatable.")
+]
+ModelArgs = Annotated[
+    str, typer.Option("--model-args", help="How the checkpoint is held, e.g. dtype=bfloat16,device_map=auto.")
+]
+BatchSize = Annotated[int, typer.Option(min=1, help="Questions that pass the model together.")]
+Limit = Annotated[
+    int | None, typer.Option(min=1, help="Documents per task, a seeded subset, the same for all; all without one.")
+]
+Seed = Annotated[int, typer.Option(help="Of the subset, of sampling and of random masks.")]
+Timing = Annotated[int, typer.Option(min=0, help="Questions by which each variant is timed alone.")]
+MemoryGib = Annotated[
+    float | None, typer.Option("--memory-gib", help="What branches may use beside the weights; measured without.")
+]
+
+
+def asked_of(
+    pretrained: str,
+    model_args: str,
+    tasks: str,
+    output: Path,
+    settings: list[str] | None,
+    batch_size: int,
+    limit: int | None,
+    seed: int,
+    timing: int = 0,
+    memory_gib: float | None = None,
+) -> Asked:
+    """Makes a study's settings of what was typed; a bundled checkpoint needs no network, so none is tried.
+
+    Raises:
+        OptionError: A setting has another form, or names what does not exist.
+    """
+    from lmms_ca_plugin.checkpoints import bundled
+
+    if pretrained in bundled() and tasks.startswith("mini"):
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    from lmms_ca_plugin import options
+    from lmms_ca_plugin.engine.load import CheckpointOptions, InputOptions
+    from lmms_ca_plugin.results.provenance import split_args
+    from lmms_ca_plugin.studies.asked import Asked, given_options
+
+    held, prepared = options.split(split_args(model_args), (CheckpointOptions, InputOptions))
+    return Asked(
+        tasks=tuple(task.strip() for task in tasks.split(",")),
+        output=output,
+        checkpoint=options.build(CheckpointOptions, {**held, "pretrained": pretrained}),
+        inputs=options.build(InputOptions, prepared),
+        given=given_options(settings or ()),
+        batch_size=batch_size,
+        seed=seed,
+        limit=limit,
+        memory_gib=memory_gib,
+        timing=timing,
+    )
+
+
+def show(table: pd.DataFrame, title: str) -> Table:
+    """Shows a tidy table: a row per variant, a column per task, scores with half their interval, differences below."""
+    tasks = list(dict.fromkeys(table["task"]))
+    shown = Table("variant", *tasks, title=f"{title}: percent ± half the 95 % interval (difference to vanilla)")
+    for variant, rows in table.groupby("variant", sort=False):
+        by_task = {row["task"]: row for _, row in rows.iterrows()}
+        shown.add_row(str(variant), *(_cell(by_task[task]) if task in by_task else "" for task in tasks))
+    return shown
+
+
+def _cell(row: pd.Series[float]) -> str:
+    half = (row["ci95_high"] - row["ci95_low"]) / 2
+    text = f"{row['score']:.1f} ± {half:.1f}"
+    if row["delta"] == row["delta"]:  # a number: vanilla has none
+        text += f" ({row['delta']:+.1f}{'*' if row['p_holm'] < 0.05 else ''})"
+    return text

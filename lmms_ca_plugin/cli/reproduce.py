@@ -1,0 +1,96 @@
+"""`lmms-ca reproduce`: a table or figure of the paper again, beside what is printed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lmms_ca_plugin.cli._shared import (
+    BatchSize,
+    Limit,
+    MemoryGib,
+    ModelArgs,
+    Output,
+    Seed,
+    Settings,
+    Tasks,
+    Timing,
+    asked_of,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.table import Table
+
+    from lmms_ca_plugin.studies.cost import Cost
+
+
+def reproduce(
+    target: Annotated[str, typer.Argument(help="table1, table2, table3, fig2, fig3, fig5, fig6 or fig7.")],
+    pretrained: Annotated[
+        list[str] | None, typer.Option(help="A checkpoint at hand: a hub id, a folder, or `mini`; repeatable.")
+    ] = None,
+    model_args: ModelArgs = "",
+    tasks: Tasks = "",
+    output: Output = Path("reproduced"),
+    settings: Settings = None,
+    batch_size: BatchSize = 8,
+    limit: Limit = None,
+    seed: Seed = 0,
+    timing: Timing = 0,
+    memory_gib: MemoryGib = None,
+    plan: Annotated[
+        int, typer.Option(min=0, help="Only estimate the cost, by so many questions answered under all variants.")
+    ] = 0,
+) -> None:
+    """Reproduce a table or figure of the paper: its layout, printed values, ours, differences and intervals."""
+    from dataclasses import replace
+
+    from rich.console import Console
+
+    from lmms_ca_plugin.studies.cost import estimate
+    from lmms_ca_plugin.studies.reproduce import plans
+    from lmms_ca_plugin.studies.reproduce import reproduce as run
+
+    names = pretrained or ["mini"]
+    tasks = tasks or ("mini" if names == ["mini"] else "ca")
+    asked = asked_of(names[0], model_args, tasks, output, settings, batch_size, limit, seed, timing, memory_gib)
+    checkpoints = [replace(asked.checkpoint, pretrained=name) for name in names]
+    console = Console()
+    if plan:
+        for name, of in plans(target, checkpoints, asked).items():
+            console.print(_costs(f"{target} on {name}", estimate(of, plan)))
+        return
+    made = run(target, checkpoints, asked)
+    if made.layout is not None:
+        console.print(_layout(made.layout, target))
+    for checkpoint, told in made.claims.items():
+        for claim in told:
+            console.print(f"{checkpoint}: {claim.says}: printed {claim.printed}; ours {claim.ours}", soft_wrap=True)
+    if "mini" in names:
+        console.print("mini is no checkpoint of the paper: what it does says nothing about LLaVA.", soft_wrap=True)
+    console.print("files: " + ", ".join(map(str, made.files)), soft_wrap=True)
+
+
+def _layout(layout: pd.DataFrame, title: str) -> Table:
+    from rich.table import Table
+
+    shown = Table(*layout.columns, title=title)
+    for row in layout.itertuples(index=False):
+        shown.add_row(*map(str, row))
+    return shown
+
+
+def _costs(title: str, cost: Cost) -> Table:
+    from rich.table import Table
+
+    shown = Table("what", "how much", title=f"Estimated cost: {title}")
+    shown.add_row("questions", f"{cost.questions:,}")
+    shown.add_row("variants", str(cost.variants))
+    shown.add_row("block passes per question", f"at most {cost.passes} (one by one: {cost.passes_alone})")
+    shown.add_row("timed", f"{cost.probed.questions} questions in {cost.probed.seconds:.1f} s on {cost.device}")
+    shown.add_row("hours", f"{cost.probed.hours:.2f}")
+    shown.add_row("memory beside the weights", f"{cost.memory_gib:.1f} GiB")
+    return shown

@@ -1,0 +1,52 @@
+"""`lmms-ca sweep`: one study, its variants computed together, its table and its figures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lmms_ca_plugin.cli._shared import (
+    BatchSize,
+    Limit,
+    MemoryGib,
+    ModelArgs,
+    Output,
+    Pretrained,
+    Seed,
+    Settings,
+    Tasks,
+    Timing,
+    asked_of,
+)
+
+
+def sweep(
+    names: Annotated[
+        str, typer.Argument(help="layermask, scope, ratio, controls, distance or methods; several joined by commas.")
+    ],
+    pretrained: Pretrained = "mini",
+    model_args: ModelArgs = "",
+    tasks: Tasks = "mini",
+    output: Output = Path("studies"),
+    settings: Settings = None,
+    batch_size: BatchSize = 8,
+    limit: Limit = None,
+    seed: Seed = 0,
+    timing: Timing = 0,
+    memory_gib: MemoryGib = None,
+) -> None:
+    """Run studies, or what is missing of them: every batch passes once, and each variant from where it differs."""
+    from rich.console import Console
+
+    from lmms_ca_plugin.cli._shared import show
+    from lmms_ca_plugin.studies.sweep import sweep as run
+
+    asked = asked_of(pretrained, model_args, tasks, output, settings, batch_size, limit, seed, timing, memory_gib)
+    console = Console()
+    for name, swept in run([name.strip() for name in names.split(",")], asked).items():
+        console.print(show(swept.table, f"{name} on {pretrained}"))
+        console.print(f"table: {swept.csv}\nfigures: {', '.join(map(str, swept.figures))}", soft_wrap=True)
+        folder = swept.finished.study.output
+    console.print(f"next: lmms-ca leaderboard {folder} --wide markdown", soft_wrap=True)

@@ -1,0 +1,58 @@
+"""The attention mask of a pass, by transformers' own mask function.
+
+Axis letters: b rows, q positions of this pass, k positions so far, e hidden size.
+"""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.masking_utils import create_causal_mask
+
+
+@dataclass(frozen=True)
+class _Before:
+    """What the mask function asks of a cache: how many positions came before."""
+
+    positions: int
+    is_compileable = False
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:  # noqa: ARG002
+        return self.positions
+
+    def get_query_offset(self, layer_idx: int = 0) -> int:  # noqa: ARG002
+        return self.positions
+
+    def get_mask_sizes(self, query: int | Tensor, layer_idx: int) -> tuple[int, int]:  # noqa: ARG002
+        q = query if isinstance(query, int) else len(query)  # in 4.57 a tensor of positions
+        return self.positions + q, 0
+
+
+def causal_mask(config: Any, states: Tensor, padding: Tensor) -> Tensor | None:
+    """Builds what the kernel named in the config takes for the last q of k positions.
+
+    Args:
+        config: The trunk's text config.
+        states: (b, q, e), the positions about to pass the blocks.
+        padding: (b, k) bool, True at real tokens, over the positions so far and these.
+
+    Returns:
+        E.g. (b, 1, q, k) bool, or None where a plain causal mask will do.
+    """
+    # transformers 4.57 calls the states `input_embeds` and asks for `cache_position`; 5.x does not.
+    accepted = inspect.signature(create_causal_mask).parameters
+    seen = padding.shape[1] - states.shape[1]
+    offered = {
+        "config": config,
+        "inputs_embeds": states,
+        "input_embeds": states,
+        "attention_mask": padding,
+        "cache_position": torch.arange(seen, padding.shape[1], device=states.device),
+        "past_key_values": _Before(seen),
+    }
+    mask: Tensor | None = create_causal_mask(**{k: v for k, v in offered.items() if k in accepted})
+    return mask

@@ -1,0 +1,150 @@
+"""The journal of a study: every batch's answers, written as soon as it is done, so that a run can stop at any moment.
+
+The first line says which study it is of; every other line is a batch. A line that was cut off is taken away, because
+its batch will be answered again; a line that is not whole in the middle is refused.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any, Self
+
+from lmms_ca_plugin.engine.requests import Answer
+from lmms_ca_plugin.errors import InputError
+
+FILE = "journal.jsonl"
+_SCHEMA = 1
+Key = tuple[str, int]
+"""Task and document."""
+
+
+class Journal:
+    """What a study has answered so far; a context that holds the file for one process.
+
+    Args:
+        folder: The study's folder; made if missing.
+        identity: What the study is, JSON-able.
+
+    Attributes:
+        answers: By variant, task and document.
+        facts: By variant, the record of the run that its files carry.
+        date: When the study began, as the harness writes dates; the files of all variants bear it.
+
+    Raises:
+        InputError: The folder holds another study, a broken journal, or one that another process writes.
+    """
+
+    def __init__(self, folder: Path, identity: Mapping[str, Any]) -> None:
+        self.path = folder / FILE
+        self.identity = json.loads(json.dumps(identity))
+        self.answers: dict[str, dict[Key, Answer]] = {name: {} for name in self.identity["variants"]}
+        self.facts: dict[str, dict[str, Any]] = {}
+        self.date = ""
+        self._file: IO[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        """Opens the file, and reads what is there."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = self.path.open("a+b")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._file.close()
+            raise InputError(f"{self.path} is being written by another process. Wait for it to end.") from error
+        try:
+            self._read(self._file)
+        except BaseException:
+            self._file.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Closes the file."""
+        assert self._file is not None
+        self._file.close()
+
+    # ---- reading -----------------------------------------------------------------------------------------------------
+    def _read(self, file: IO[bytes]) -> None:
+        file.seek(0)
+        whole = 0
+        lines = []
+        for line in file:
+            if not line.endswith(b"\n"):
+                break  # cut off while it was written
+            whole += len(line)
+            lines.append(line)
+        file.truncate(whole)
+        if not lines:
+            self.date = datetime.now(UTC).strftime("%Y%m%d_%H%M%S")
+            self._append({"schema": _SCHEMA, "date": self.date, **self.identity})
+            return
+        header, *batches = (self._parsed(number, line) for number, line in enumerate(lines, 1))
+        self._check(header)
+        self.date = header["date"]
+        for entry in batches:
+            if "facts" in entry:
+                self.facts[entry["variant"]] = entry["facts"]
+            else:
+                self._take([(task, doc_id) for task, doc_id in entry["asked"]], entry["answers"])
+
+    def _parsed(self, number: int, line: bytes) -> dict[str, Any]:
+        try:
+            entry: dict[str, Any] = json.loads(line)
+        except ValueError as error:
+            raise InputError(f"{self.path}, line {number} is not whole JSON ({error}). Name another folder.") from error
+        return entry
+
+    def _check(self, header: Mapping[str, Any]) -> None:
+        other = [name for name, value in self.identity.items() if header.get(name) != value]
+        if header.get("schema") != _SCHEMA or other:
+            name = other[0] if other else "schema"
+            raise InputError(
+                f"{self.path} is of another study: its {name} is {header.get(name)!r}, not "
+                f"{self.identity.get(name, _SCHEMA)!r}. Name another output folder, or take the same settings."
+            )
+
+    def _take(self, asked: Sequence[Key], answers: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+        for variant, of_batch in answers.items():
+            self.answers[variant].update({key: Answer(**answer) for key, answer in zip(asked, of_batch, strict=True)})
+
+    # ---- writing -----------------------------------------------------------------------------------------------------
+    def know(self, variant: str, facts: Mapping[str, Any]) -> None:
+        """Writes down once what a variant is run with.
+
+        Raises:
+            InputError: The journal was begun with other facts, e.g. other versions of a package.
+        """
+        told = json.loads(json.dumps(facts))
+        if variant not in self.facts:
+            self.facts[variant] = told
+            self._append({"variant": variant, "facts": told})
+        elif self.facts[variant] != told:
+            name = next(k for k in {**told, **self.facts[variant]} if told.get(k) != self.facts[variant].get(k))
+            raise InputError(
+                f"{self.path} was begun with {name}={self.facts[variant].get(name)!r}; now it is {told.get(name)!r}. "
+                "Answers of both would be mixed: name another output folder."
+            )
+
+    def write(self, asked: Sequence[Key], answers: Mapping[str, Sequence[Answer]]) -> None:
+        """Writes a batch down, for good.
+
+        Args:
+            asked: Task and document of every question.
+            answers: Every variant's answers to these.
+        """
+        told = json.loads(json.dumps({name: [asdict(a) for a in of_batch] for name, of_batch in answers.items()}))
+        self._append({"asked": asked, "answers": told})
+        # What is read back has text keys, so what is kept has them too: a resumed study is the same study.
+        self._take(asked, told)
+
+    def _append(self, entry: Mapping[str, Any]) -> None:
+        assert self._file is not None
+        self._file.write((json.dumps(entry, ensure_ascii=False) + "\n").encode())
+        self._file.flush()
+        os.fsync(self._file.fileno())

@@ -1,0 +1,135 @@
+"""Tasks of the harness, loaded once for all variants of a study, with a seeded subset of their documents.
+
+Deviates from the harness's `--limit`, which takes the first documents of a file: files are sorted, so the first are
+seldom like the rest. A document keeps its number, so that a subset pairs with a full run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+from lmms_eval.api.instance import Instance
+from lmms_eval.tasks import TaskManager, get_task_dict
+
+from lmms_ca_plugin.errors import InputError, OptionError, nearest
+from lmms_ca_plugin.harness.tasks import task_folder
+
+
+@dataclass(frozen=True)
+class LoadedTasks:
+    """Tasks by name, and the documents of each that are asked.
+
+    Attributes:
+        manager: What found them; making another one takes the harness half a minute.
+        tasks: The harness's task objects.
+        chosen: By task, the numbers of the documents; None are all.
+    """
+
+    manager: TaskManager
+    tasks: Mapping[str, Any]
+    chosen: Mapping[str, frozenset[int] | None]
+
+    @property
+    def documents(self) -> dict[str, Any]:
+        """The data by task and split, as entries know them."""
+        return {name: task.dataset for name, task in self.tasks.items()}
+
+    def instances(self) -> list[Instance]:
+        """Builds all requests, task after task.
+
+        Raises:
+            InputError: A task asks for something else than an answer.
+        """
+        found: list[Instance] = []
+        for name, task in self.tasks.items():
+            task.build_all_requests()
+            strange = [i.request_type for i in task.instances if i.request_type != "generate_until"]
+            if strange:
+                raise InputError(f"task {name} asks for {strange[0]}; studies only compare generated answers.")
+            found += task.instances
+        return found
+
+
+def load_tasks(names: Sequence[str], limit: int | None, seed: int) -> LoadedTasks:
+    """Loads tasks and chooses their documents.
+
+    Args:
+        names: Tasks or groups, ours or the harness's own.
+        limit: Documents per task, at least 1; None takes all.
+        seed: Of the choice.
+
+    Returns:
+        The tasks, each asking its chosen documents alone.
+
+    Raises:
+        OptionError: There is no such task, or the limit is below 1.
+    """
+    if limit is not None and limit < 1:
+        raise OptionError(f"limit={limit} is not allowed. Allowed: 1 and more.")
+    manager = _manager(names)
+    tasks = dict(_leaves(get_task_dict(list(names), manager, "chat")))
+    chosen: dict[str, frozenset[int] | None] = {}
+    for name, task in tasks.items():
+        if task.get_config("num_fewshot") is None:
+            task.set_config(key="num_fewshot", value=0)
+        chosen[name] = subset(name, len(task.eval_docs), limit, seed)
+        _ask_only(task, chosen[name])
+    return LoadedTasks(manager, tasks, chosen)
+
+
+def subset(task: str, documents: int, limit: int | None, seed: int) -> frozenset[int] | None:
+    """Chooses documents of a task.
+
+    Args:
+        task: Its name.
+        documents: How many it has.
+        limit: How many are wanted.
+        seed: Of the choice; a larger limit takes a superset.
+
+    Returns:
+        Their numbers; None where all are wanted.
+    """
+    if limit is None or limit >= documents:
+        return None
+    order = list(range(documents))
+    Random(f"{seed}:{task}").shuffle(order)
+    return frozenset(order[:limit])
+
+
+def _manager(names: Sequence[str]) -> TaskManager:
+    """Looks for the tasks in our folder, and only if one is not there in the harness's thousands."""
+    folder = task_folder()
+    ours = TaskManager("ERROR", include_path=str(folder), include_defaults=False) if folder else None
+    if ours is not None and all(name in ours.all_tasks for name in names):
+        return ours
+    everything = TaskManager("ERROR", include_path=str(folder) if folder else None)
+    for name in names:
+        if name not in everything.all_tasks:
+            raise OptionError(
+                f"Unknown task '{name}'.{nearest(name, everything.all_tasks)} `lmms-eval --tasks list` lists all."
+            )
+    return everything
+
+
+def _leaves(tasks: Mapping[Any, Any]) -> Iterator[tuple[str, Any]]:
+    for name, task in tasks.items():
+        if isinstance(task, Mapping):
+            yield from _leaves(task)
+        else:
+            yield str(name), task
+
+
+def _ask_only(task: Any, chosen: frozenset[int] | None) -> None:
+    """Has a task build the chosen documents' requests alone; the harness leaves documents without a request out."""
+    if chosen is None:
+        return
+    build = task.build_all_requests
+
+    def build_chosen(**settings: Any) -> None:
+        build(**settings)
+        task._instances = [instance for instance in task._instances if instance.doc_id in chosen]
+
+    task.build_all_requests = build_chosen

@@ -1,0 +1,292 @@
+"""A study: many variants over tasks, answered together, and for each the files that the harness would have written.
+
+Rule: the harness asks and scores, once per variant, exactly as in a run of its own; only the answers come from the
+journal, where one branched pass per batch has put those of all variants. So every verb reads a study's folders as it
+reads the harness's.
+Deviates: a variant has no time of its own in a shared pass, so its record holds none; `Runner.timed` measures it.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from lmms_eval.api.instance import Instance
+
+from lmms_ca_plugin.engine.branched import Branched
+from lmms_ca_plugin.engine.budget import GIB, budget_of
+from lmms_ca_plugin.engine.engine import Engine
+from lmms_ca_plugin.engine.load import CheckpointOptions, InputOptions, describe, load
+from lmms_ca_plugin.engine.requests import Answer, Request, RunOptions
+from lmms_ca_plugin.engine.timing import seconds_per_question
+from lmms_ca_plugin.errors import OptionError
+from lmms_ca_plugin.families._contract import Family
+from lmms_ca_plugin.harness.asked import chat_question, generation_of, whole_pictures
+from lmms_ca_plugin.harness.journal import Journal, Key
+from lmms_ca_plugin.harness.loaded import LoadedTasks, load_tasks
+from lmms_ca_plugin.harness.record import run_record
+from lmms_ca_plugin.harness.replay import Replay, write_files
+from lmms_ca_plugin.methods import load_method
+from lmms_ca_plugin.methods._contract import Method
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A method with its options, under a name.
+
+    Attributes:
+        name: Unique in its study; the name of its folder.
+        method: The method's name.
+        options: As in `--model_args`, by name.
+        x: Where it stands on the study's axis, if the study has one.
+    """
+
+    name: str
+    method: str
+    options: Mapping[str, Any]
+    x: float | None = None
+
+    def made(self) -> Method:
+        """Makes the method.
+
+        Raises:
+            OptionError: An option that it does not have or does not allow.
+        """
+        return load_method(self.method).from_options(self.options)
+
+
+@dataclass(frozen=True)
+class Study:
+    """What is to be answered, and where to.
+
+    Attributes:
+        name: The study's name.
+        variants: What is compared.
+        checkpoint: On what.
+        inputs: How prompts and pictures are prepared.
+        tasks: Names of tasks or groups.
+        output: A folder of its own.
+        batch_size: Questions that pass the model together.
+        seed: Of the subset, of sampling and of random masks.
+        limit: Documents per task, a seeded subset that is the same for every variant; None takes all.
+        memory_gib: What branches may use beside the weights; None measures.
+    """
+
+    name: str
+    variants: tuple[Variant, ...]
+    checkpoint: CheckpointOptions
+    inputs: InputOptions
+    tasks: tuple[str, ...]
+    output: Path
+    batch_size: int = 8
+    seed: int = 0
+    limit: int | None = None
+    memory_gib: float | None = None
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What must not change between the parts of a study, by name."""
+        return {
+            "study": self.name,
+            "variants": {v.name: {"method": v.method, **v.options} for v in self.variants},
+            "checkpoint": asdict(self.checkpoint),
+            "inputs": asdict(self.inputs),
+            "tasks": list(self.tasks),
+            "batch_size": self.batch_size,
+            "seed": self.seed,
+            "limit": self.limit,
+        }
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a study left.
+
+    Attributes:
+        study: The study.
+        results: Every variant's results file.
+        answers: Every variant's answers, by task and document.
+    """
+
+    study: Study
+    results: Mapping[str, Path]
+    answers: Mapping[str, Mapping[Key, Answer]]
+
+    def part(self, name: str, variants: Sequence[Variant]) -> Finished:
+        """Takes some of the variants as a study of their own."""
+        names = [variant.name for variant in variants]
+        return Finished(
+            replace(self.study, name=name, variants=tuple(variants)),
+            {of: self.results[of] for of in names},
+            {of: self.answers[of] for of in names},
+        )
+
+
+class Runner:
+    """Carries out one study; what its journal holds is not computed again.
+
+    Args:
+        study: The study.
+
+    Raises:
+        OptionError: A variant does not fit the checkpoint.
+        CheckpointError: The checkpoint cannot be used.
+        InputError: The output folder holds another study.
+    """
+
+    def __init__(self, study: Study) -> None:
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise OptionError("A study runs in one process. To use several GPUs give device_map=auto.")
+        self.study = study
+        self.methods = {variant.name: variant.made() for variant in study.variants}
+        if len(self.methods) < len(study.variants):
+            raise OptionError(f"Study {study.name}: two variants have one name: {', '.join(self.methods)}.")
+        self.found = describe(study.checkpoint)
+        for method in self.methods.values():
+            method.plan(self.found.trunk)
+
+    @cached_property
+    def family(self) -> Family:
+        """The loaded checkpoint; it is loaded when something is to be computed."""
+        return load(self.found, self.study.inputs)
+
+    @property
+    def memory_gib(self) -> float:
+        """What branches may use beside the weights, GiB."""
+        return budget_of(self.family, self.study.memory_gib) / GIB
+
+    def run(self) -> Finished:
+        """Answers what is missing, and writes every variant's files.
+
+        Raises:
+            GenerationError: A question could not be answered; what was answered before is in the journal.
+        """
+        study = self.study
+        with Journal(study.output, study.identity) as journal, whole_pictures():
+            tasks = load_tasks(study.tasks, study.limit, study.seed)
+            self._answer(tasks, journal)
+            results = {}
+            for variant in study.variants:
+                replay = Replay(journal.answers[variant.name], journal.facts[variant.name])
+                results[variant.name] = write_files(replay, tasks, study.output / variant.name, journal.date)
+            return Finished(study, results, journal.answers)
+
+    def timed(self, questions: int) -> dict[str, float]:
+        """Times every variant alone on some of the study's questions, which takes as many runs as there are variants.
+
+        Args:
+            questions: How many, drawn by the study's seed.
+
+        Returns:
+            Seconds per question, by variant.
+        """
+        with whole_pictures():
+            return seconds_per_question(self.family, self.methods, self._some(questions), self._options)
+
+    def probed(self, questions: int) -> Probed:
+        """Answers some questions under all variants, together as the study will, and throws the answers away.
+
+        Args:
+            questions: How many, drawn by the study's seed.
+
+        Returns:
+            How long it took, and how much there is to do.
+        """
+        asked = self._some(questions)
+        with whole_pictures():
+            fronts = [self._front(names) for names in self._groups]
+            for front in fronts:  # the first batch warms up
+                next(iter(front.answer(asked[: self.study.batch_size])))
+            start = time.perf_counter()
+            for front in fronts:
+                for _ in front.answer(asked):
+                    pass
+            seconds = time.perf_counter() - start
+        return Probed(
+            len(asked), seconds, len(load_tasks(self.study.tasks, self.study.limit, self.study.seed).instances())
+        )
+
+    def _some(self, questions: int) -> list[Request]:
+        tasks = load_tasks(self.study.tasks, self.study.limit, self.study.seed)
+        instances = tasks.instances()
+        some = Random(self.study.seed).sample(instances, min(questions, len(instances)))
+        return [Request(chat_question(i, tasks.documents), generation_of(i)) for i in some]
+
+    # ---- answers -----------------------------------------------------------------------------------------------------
+    @property
+    def _options(self) -> RunOptions:
+        return RunOptions(self.study.batch_size, self.study.seed)
+
+    @property
+    def _groups(self) -> list[tuple[str, ...]]:
+        """Variants that share their passes, and those that cannot share any."""
+        alone = [name for name, method in self.methods.items() if method.makes_inputs]
+        together = tuple(name for name in self.methods if name not in alone)
+        return [*([together] if together else []), *((name,) for name in alone)]
+
+    def _front(self, names: Sequence[str]) -> Branched | Alone:
+        methods = {name: self.methods[name] for name in names}
+        if any(method.makes_inputs for method in methods.values()):
+            ((name, method),) = methods.items()
+            return Alone(self.family, method, self._options, name)
+        return Branched(self.family, methods, self._options, self.study.memory_gib, self.study.name)
+
+    def _answer(self, tasks: LoadedTasks, journal: Journal) -> None:
+        instances = tasks.instances()
+        for names in self._groups:
+            missing = [i for i in instances if any(_key(i) not in journal.answers[name] for name in names)]
+            if not missing:
+                continue
+            requests = [Request(chat_question(i, tasks.documents), generation_of(i)) for i in missing]
+            front = self._front(names)
+            for variant in (v for v in self.study.variants if v.name in names):
+                method = self.methods[variant.name]
+                facts = run_record(self.family, variant.method, method, self._options, self.study.checkpoint)
+                journal.know(variant.name, facts)
+            for indices, answered in front.answer(requests):
+                journal.write([_key(missing[i]) for i in indices], answered)
+
+
+class Alone:
+    """A variant that shares no pass, in the form of those that do."""
+
+    def __init__(self, family: Family, method: Method, options: RunOptions, name: str) -> None:
+        self.engine = Engine(family, method, options, name)
+
+    def answer(self, requests: Sequence[Request]) -> Iterator[tuple[list[int], dict[str, list[Answer]]]]:
+        """Answers questions batch by batch; see `Branched.answer`."""
+        for indices, answers in self.engine.each_batch(requests):
+            yield indices, {self.engine.name: answers}
+
+
+@dataclass(frozen=True)
+class Probed:
+    """What a probe of a study found.
+
+    Attributes:
+        questions: How many were answered, under all variants.
+        seconds: How long that took.
+        all_questions: How many the study has.
+    """
+
+    questions: int
+    seconds: float
+    all_questions: int
+
+    @property
+    def hours(self) -> float:
+        """How long the study takes at this rate."""
+        return self.seconds / self.questions * self.all_questions / 3600
+
+
+def _key(instance: Instance) -> Key:
+    return (str(instance.task_name), int(instance.doc_id))
+
+
+__all__ = ["Finished", "Runner", "Study", "Variant"]

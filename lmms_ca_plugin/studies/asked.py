@@ -1,0 +1,88 @@
+"""What a user asks of a study: on which checkpoint and tasks, how many documents, with which options."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lmms_ca_plugin.checkpoints import default_options
+from lmms_ca_plugin.engine.load import CheckpointOptions, InputOptions
+from lmms_ca_plugin.errors import OptionError
+from lmms_ca_plugin.harness.study import Study, Variant
+from lmms_ca_plugin.methods import load_method
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Settings that all studies share.
+
+    Attributes:
+        tasks: Names of tasks or groups.
+        output: The folder that results, tables and figures go to.
+        checkpoint: On what.
+        inputs: How prompts and pictures are prepared.
+        given: Options by method, as the user set them; on a bundled checkpoint they are added to its own.
+        batch_size: Questions that pass the model together.
+        seed: Of the subset, of sampling and of random masks.
+        limit: Documents per task; None takes all.
+        memory_gib: What branches may use beside the weights; None measures.
+        timing: Questions by which each variant is timed alone; 0 times none.
+    """
+
+    tasks: tuple[str, ...]
+    output: Path
+    checkpoint: CheckpointOptions = field(default_factory=CheckpointOptions)
+    inputs: InputOptions = field(default_factory=InputOptions)
+    given: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    batch_size: int = 8
+    seed: int = 0
+    limit: int | None = None
+    memory_gib: float | None = None
+    timing: int = 0
+
+    def variant(self, name: str, method: str, x: float | None = None, **options: Any) -> Variant:
+        """Makes a variant: the checkpoint's own options, then the user's, then the study's."""
+        known = default_options(self.checkpoint.pretrained, method)
+        return Variant(name, method, {**known, **self.given.get(method, {}), **options}, x)
+
+    def study(self, name: str, variants: Sequence[Variant]) -> Study:
+        """Makes a study of variants with these settings, in a folder of its name."""
+        return Study(
+            name,
+            tuple(variants),
+            self.checkpoint,
+            self.inputs,
+            self.tasks,
+            self.output / name,
+            self.batch_size,
+            self.seed,
+            self.limit,
+            self.memory_gib,
+        )
+
+
+def given_options(settings: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Reads options as users type them for several methods at once.
+
+    Args:
+        settings: E.g. `contrastive.review_layer=20`.
+
+    Returns:
+        Value by option, by method.
+
+    Raises:
+        OptionError: Another form, or a method or option that does not exist.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for setting in settings:
+        name, equals, value = setting.partition("=")
+        method, dot, option = name.partition(".")
+        if not (equals and dot and method and option):
+            raise OptionError(f"--set {setting}: write METHOD.OPTION=VALUE, e.g. contrastive.review_layer=20.")
+        load_method(method)
+        found.setdefault(method, {})[option] = value
+    for method, options in found.items():
+        load_method(method).from_options(options)
+    return found

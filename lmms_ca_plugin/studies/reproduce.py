@@ -1,0 +1,179 @@
+"""The paper's tables and figures again: its layout, printed values, ours, and the differences side by side.
+
+Rule: a printed value stands beside ours only where the checkpoint is the one that the paper names. Every printed row is
+there, and one that was not run says why.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pandas as pd
+
+from lmms_ca_plugin.engine.load import CheckpointOptions
+from lmms_ca_plugin.errors import OptionError
+from lmms_ca_plugin.results.published import SETS, PublishedRow, benchmark_of, printed_model, tables
+from lmms_ca_plugin.results.schema import write_atomically
+from lmms_ca_plugin.studies.asked import Asked
+from lmms_ca_plugin.studies.sweep import Planned, Swept, planned, sweep
+from lmms_ca_plugin.studies.targets import Claim, Target, load_target
+
+_COLUMNS = ("model", "row", "kind", *SETS, "average", "note")
+
+
+@dataclass(frozen=True)
+class Reproduced:
+    """What a reproduction left.
+
+    Attributes:
+        layout: The paper's table with ours in it, columns `model, row, kind`, the six sets, `average`, `note`; kinds
+            are `printed`, `ours`, `ours - printed` and `ours - vanilla`. None for a figure.
+        claims: What the text says, by checkpoint.
+        swept: The runs, by checkpoint.
+        files: Tables and figures.
+    """
+
+    layout: pd.DataFrame | None
+    claims: Mapping[str, Sequence[Claim]]
+    swept: Mapping[str, Swept]
+    files: tuple[Path, ...]
+
+
+def plans(name: str, checkpoints: Sequence[CheckpointOptions], asked: Asked) -> dict[str, Planned]:
+    """Says what a reproduction will run; reads configs, and no weight.
+
+    Args:
+        name: The table or figure.
+        checkpoints: The models at hand.
+        asked: Settings of all runs.
+
+    Raises:
+        OptionError: There is no such target, no checkpoint, or one that is given twice.
+    """
+    target = load_target(name)
+    names = [checkpoint.pretrained for checkpoint in checkpoints]
+    if not names or len(set(names)) < len(names):
+        raise OptionError(f"pretrained={':'.join(names)}: name at least one checkpoint, and each once.")
+    return {c.pretrained: planned([target.SWEEP], _on(c, name, asked)) for c in checkpoints}
+
+
+def _on(checkpoint: CheckpointOptions, name: str, asked: Asked) -> Asked:
+    folder = checkpoint.pretrained.strip("/.").replace("/", "__")
+    return replace(asked, checkpoint=checkpoint, output=asked.output / name / folder)
+
+
+def reproduce(name: str, checkpoints: Sequence[CheckpointOptions], asked: Asked) -> Reproduced:
+    """Runs what a table or figure of the paper needs, and lays it out beside what is printed.
+
+    Args:
+        name: E.g. `table3` or `fig7`.
+        checkpoints: The models at hand.
+        asked: Settings of all runs; its output folder gets one folder per target.
+
+    Returns:
+        Layout, claims, runs and files.
+
+    Raises:
+        OptionError: There is no such target, or a variant does not fit a checkpoint.
+        GenerationError: A question could not be answered; what was answered before is kept.
+    """
+    plans(name, checkpoints, asked)  # everything that can be refused is refused before the first run
+    target = load_target(name)
+    swept = {c.pretrained: sweep([target.SWEEP], _on(c, name, asked))[target.SWEEP] for c in checkpoints}
+    files = [file for of in swept.values() for file in (of.csv, *of.figures)]
+    claims = {checkpoint: target.claims(of) for checkpoint, of in swept.items()}
+    layout = None
+    if target.TABLE is not None:
+        layout = laid_out(target.TABLE, target, {checkpoint: of.table for checkpoint, of in swept.items()})
+        files.append(asked.output / name / f"{name}.csv")
+        write_atomically(files[-1], layout.to_csv(index=False, lineterminator="\n"))
+    told = [(checkpoint, c.says, c.printed, c.ours) for checkpoint, of in claims.items() for c in of]
+    if told:
+        files.append(asked.output / name / f"{name}_claims.csv")
+        frame = pd.DataFrame(told, columns=["model", "claim", "printed", "ours"])
+        write_atomically(files[-1], frame.to_csv(index=False, lineterminator="\n"))
+    return Reproduced(layout, claims, swept, tuple(files))
+
+
+# ---- the layout ------------------------------------------------------------------------------------------------------
+def laid_out(number: int, target: Target, found: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Lays a printed table out with ours beside it.
+
+    Args:
+        number: The table's number.
+        target: Which checkpoints it shows.
+        found: Tidy tables of the runs, by checkpoint.
+
+    Returns:
+        The layout; see `Reproduced`.
+    """
+    ours = {printed_model(checkpoint): checkpoint for checkpoint in found if printed_model(checkpoint)}
+    lines: list[dict[str, str]] = []
+    for row in (row for row in tables() if row.table == number):
+        model = row.model.removesuffix("-7B")
+        note = _why_not(model, target, ours)
+        lines.append(_line(model, row, "printed", {name: row.cells.get(name, "") for name in (*SETS, "average")}, note))
+        if not note:
+            lines += _ours(model, _variant(row), found[ours[model]], row)
+    for checkpoint, table in found.items():
+        shown = {_variant(row) for row in tables() if row.table == number} if checkpoint in ours.values() else set()
+        for variant in dict.fromkeys(table["variant"]):
+            if variant not in shown:
+                lines += _ours(checkpoint, str(variant), table, None)
+    return pd.DataFrame(lines, columns=list(_COLUMNS)).fillna("")
+
+
+def _why_not(model: str, target: Target, ours: Mapping[str | None, str]) -> str:
+    if model in ours:
+        return ""
+    if model in target.MODELS:
+        return f"not run: no checkpoint of {model} is given"
+    return "not run: the paper takes it from elsewhere, and this package has no family for it"
+
+
+def _variant(row: PublishedRow) -> str:
+    """Our variant of a printed row."""
+    return row.scope or ("vanilla" if row.method == "baseline" else row.method)
+
+
+def _line(model: str, row: PublishedRow | str, kind: str, cells: Mapping[str, str], note: str = "") -> dict[str, str]:
+    return {"model": model, "row": row if isinstance(row, str) else _variant(row), "kind": kind, **cells, "note": note}
+
+
+def _ours(model: str, variant: str, table: pd.DataFrame, printed: PublishedRow | None) -> list[dict[str, str]]:
+    rows = {
+        benchmark: row
+        for _, row in table[table["variant"] == variant].iterrows()
+        if (benchmark := benchmark_of(str(row["task"]))) in SETS
+    }
+    if not rows:
+        return [_line(model, variant, "ours", {}, "not run: none of the tasks is one of the six sets")]
+    scores = {str(benchmark): float(row["score"]) for benchmark, row in rows.items()}
+    half = {str(b): (row["ci95_high"] - row["ci95_low"]) / 2 for b, row in rows.items()}
+    scores_and_mean = {**scores, **({"average": sum(scores.values()) / 6} if len(scores) == len(SETS) else {})}
+    first = next(iter(rows.values()))
+    note = f"n = {int(first['n'])} per set" + ("" if math.isnan(_nan(first["limit"])) else ", a seeded subset")
+    cells = {
+        name: f"{value:.2f}" + (f" ± {half[name]:.2f}" if name in half else "")
+        for name, value in scores_and_mean.items()
+    }
+    lines = [_line(model, variant, "ours", cells, note)]
+    if printed is not None:
+        shared = {
+            name: value - float(printed.cells[name]) for name, value in scores_and_mean.items() if name in printed.cells
+        }
+        lines.append(_line(model, variant, "ours - printed", {name: f"{value:+.2f}" for name, value in shared.items()}))
+    if variant != "vanilla":
+        differences = {
+            str(benchmark): f"{row['delta']:+.2f} [{row['delta_ci95_low']:+.2f}, {row['delta_ci95_high']:+.2f}]"
+            for benchmark, row in rows.items()
+        }
+        lines.append(_line(model, variant, "ours - vanilla", differences))
+    return lines
+
+
+def _nan(value: object) -> float:
+    return math.nan if value is None else float(value)  # type: ignore[arg-type]

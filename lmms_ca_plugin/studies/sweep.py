@@ -1,0 +1,110 @@
+"""Sweeps from their names to their files: results per variant, tidy tables, figures.
+
+Sweeps that are asked for together are computed together: their variants share one pass of every batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from lmms_ca_plugin.engine.load import describe
+from lmms_ca_plugin.errors import OptionError
+from lmms_ca_plugin.figures.save import save
+from lmms_ca_plugin.harness.study import Finished, Runner, Study, Variant
+from lmms_ca_plugin.results.schema import write_atomically
+from lmms_ca_plugin.studies.asked import Asked
+from lmms_ca_plugin.studies.sweeps import load_sweep
+from lmms_ca_plugin.studies.tidy import tidy
+
+FORMS = (".png", ".pdf")
+
+
+@dataclass(frozen=True)
+class Swept:
+    """What a sweep left.
+
+    Attributes:
+        finished: Its runs.
+        table: The tidy table.
+        csv: Where the table is.
+        figures: Where the figures are.
+    """
+
+    finished: Finished
+    table: pd.DataFrame
+    csv: Path
+    figures: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
+class Planned:
+    """Sweeps that run as one study.
+
+    Attributes:
+        study: All their variants, each once.
+        parts: The variants of each, by its name.
+    """
+
+    study: Study
+    parts: Mapping[str, tuple[Variant, ...]]
+
+
+def planned(names: Sequence[str], asked: Asked) -> Planned:
+    """Says what sweeps will run; reads the checkpoint's config, and no weight.
+
+    Args:
+        names: The sweeps.
+        asked: Their settings.
+
+    Raises:
+        OptionError: There is no such sweep, or two of them mean different things by one variant's name.
+        CheckpointError: The checkpoint cannot be used.
+    """
+    definitions = {name: load_sweep(name) for name in names}
+    trunk = describe(asked.checkpoint).trunk
+    parts = {name: tuple(definition.variants(asked, trunk)) for name, definition in definitions.items()}
+    variants: dict[str, Variant] = {}
+    for name, part in parts.items():
+        for variant in part:
+            if variants.setdefault(variant.name, variant).made() != variant.made():
+                raise OptionError(f"{', '.join(names)}: '{variant.name}' means something else in {name}. Run it alone.")
+    return Planned(asked.study("+".join(parts), tuple(variants.values())), parts)
+
+
+def sweep(names: Sequence[str], asked: Asked) -> dict[str, Swept]:
+    """Runs sweeps, or what is missing of them, and writes their tables and figures.
+
+    Args:
+        names: The sweeps.
+        asked: Their settings.
+
+    Returns:
+        Where everything is, by sweep.
+
+    Raises:
+        OptionError: There is no such sweep, or a variant does not fit the checkpoint.
+        InputError: The output folder holds another study.
+        GenerationError: A question could not be answered; what was answered before is kept.
+    """
+    plan = planned(names, asked)
+    runner = Runner(plan.study)
+    finished = runner.run()
+    seconds = runner.timed(asked.timing) if asked.timing else {}
+    return {name: _finish(name, finished.part(name, variants), seconds) for name, variants in plan.parts.items()}
+
+
+def _finish(name: str, finished: Finished, seconds: Mapping[str, float]) -> Swept:
+    table = tidy(finished, seconds)
+    folder = finished.study.output
+    csv = folder / f"{name}.csv"
+    write_atomically(csv, table.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
+    figures = []
+    for drawn, figure in load_sweep(name).figures(finished, table).items():
+        for form in FORMS:
+            figures.append(folder / f"{drawn}{form}")
+            save(figure, figures[-1])
+    return Swept(finished, table, csv, tuple(figures))

@@ -1,0 +1,51 @@
+"""Contrastive attention one option away from its default: what the map, the site and the block are worth.
+
+A variant's name says what was changed, and its difference to `default` what that did.
+Source: the questions that the paper leaves open; `preset_wcd` are the settings of season1blue/WCD at commit da37c80.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from lmms_ca_plugin.families._contract import Trunk
+from lmms_ca_plugin.figures.differences import differences
+from lmms_ca_plugin.harness.study import Finished, Variant
+from lmms_ca_plugin.methods.contrastive import Contrastive
+from lmms_ca_plugin.studies.asked import Asked
+from lmms_ca_plugin.studies.captions import caption_of
+
+_NEAR = 2  # blocks before the review block that are tried in its place; all behind it are
+
+
+def variants(asked: Asked, trunk: Trunk) -> Sequence[Variant]:
+    """Vanilla, the default, and every control that this trunk has blocks for."""
+    default = asked.variant("default", "contrastive")
+    rows: dict[str, dict[str, Any]] = {
+        **{f"mask_by_{control}": {"mask_by": control} for control in ("random", "post", "none")},
+        **{f"site_{site}": {"site": site} for site in ("post_norm", "kv", "value", "logit", "knockout")},
+        **{f"review_{block}": {"review_layer": block} for block in _other_reviews(default, trunk)},
+        "preset_wcd": {"preset": "wcd"},
+    }
+    changed = (asked.variant(name, "contrastive", **options) for name, options in rows.items())
+    return (asked.variant("vanilla", "vanilla"), default, *changed)
+
+
+def _other_reviews(default: Variant, trunk: Trunk) -> list[int]:
+    """Blocks near the review block that leave candidates and post block below them."""
+    method = default.made()
+    assert isinstance(method, Contrastive)
+    plan = method.plan(trunk)
+    review = plan.edits[0].block
+    # The post block goes along with the review block, unless the user has named it.
+    lowest = max(read.block for read in plan.reads if method.post_layer is not None or read.block != review - 1) + 2
+    return [b for b in range(max(review - _NEAR, lowest), trunk.num_blocks) if b != review]
+
+
+def figures(finished: Finished, table: pd.DataFrame) -> Mapping[str, Figure]:
+    """Differences to vanilla."""
+    return {"controls": differences(table, caption_of(finished))}

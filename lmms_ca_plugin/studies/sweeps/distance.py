@@ -1,0 +1,25 @@
+"""How far every block's image attention is from the last block's, as in the paper's Figure 5."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from lmms_ca_plugin.families._contract import Trunk
+from lmms_ca_plugin.figures.distances import distances as distances_figure
+from lmms_ca_plugin.harness.study import Finished, Variant
+from lmms_ca_plugin.studies.asked import Asked
+from lmms_ca_plugin.studies.captions import caption_of
+from lmms_ca_plugin.studies.tidy import distances
+
+
+def variants(asked: Asked, trunk: Trunk) -> Sequence[Variant]:  # noqa: ARG001
+    """One variant, which answers as vanilla and logs its attention maps' distances."""
+    return (asked.variant("vanilla", "distance"),)
+
+
+def figures(finished: Finished, table: pd.DataFrame) -> Mapping[str, Figure]:  # noqa: ARG001
+    """The distance at every block, over the documents of each task."""
+    return {"distance": distances_figure(distances(finished.answers["vanilla"]), caption_of(finished))}

@@ -1,0 +1,31 @@
+"""Contrastive attention with each range of candidates for the pre-integrated block, as in the paper's Table 3."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from lmms_ca_plugin.families._contract import Trunk
+from lmms_ca_plugin.figures.chosen import chosen as chosen_figure
+from lmms_ca_plugin.figures.differences import differences
+from lmms_ca_plugin.harness.study import Finished, Variant
+from lmms_ca_plugin.studies.asked import Asked
+from lmms_ca_plugin.studies.captions import caption_of
+from lmms_ca_plugin.studies.tidy import chosen
+
+
+def variants(asked: Asked, trunk: Trunk) -> Sequence[Variant]:  # noqa: ARG001
+    """Vanilla, the checkpoint's own fusion blocks, and the three ranges."""
+    ranges = (asked.variant(scope, "contrastive", scope=scope) for scope in ("all", "deep", "shallow"))
+    return (asked.variant("vanilla", "vanilla"), *ranges, asked.variant("fusion", "contrastive"))
+
+
+def figures(finished: Finished, table: pd.DataFrame) -> Mapping[str, Figure]:
+    """Differences to vanilla, and (Figure 6) which block was chosen when all were allowed."""
+    caption = caption_of(finished)
+    return {
+        "scope": differences(table, caption),
+        "chosen": chosen_figure(chosen(finished.answers["all"]), caption),
+    }

@@ -1,0 +1,60 @@
+"""What the paper shows and can be reproduced, one file each; the file's name is the table's or figure's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Protocol, cast
+
+from lmms_ca_plugin.discovery import modules
+from lmms_ca_plugin.errors import unknown
+from lmms_ca_plugin.studies.sweep import Swept
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A sentence of the paper with a number in it.
+
+    Attributes:
+        says: What is claimed.
+        printed: The paper's number.
+        ours: Ours, on the checkpoint at hand.
+    """
+
+    says: str
+    printed: str
+    ours: str
+
+
+class Target(Protocol):
+    """What a file in this folder holds."""
+
+    SWEEP: str
+    """The sweep that it is made of."""
+
+    MODELS: tuple[str, ...]
+    """The paper's names of the checkpoints that it shows."""
+
+    TABLE: int | None
+    """The number of the printed table; None for a figure."""
+
+    def claims(self, swept: Swept) -> Sequence[Claim]:
+        """Lists what the paper's text says about it."""
+
+
+def target_names() -> tuple[str, ...]:
+    """Lists the targets, sorted."""
+    return tuple(modules(__name__, __path__))
+
+
+def load_target(name: str) -> Target:
+    """Finds a target.
+
+    Raises:
+        OptionError: There is none of that name.
+    """
+    known = modules(__name__, __path__)
+    if name not in known:
+        raise unknown("table or figure of the paper", name, known)
+    return cast(Target, import_module(known[name]))

@@ -1,0 +1,22 @@
+"""What the paper's text says about its Figures 2 and 3."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lmms_ca_plugin.studies.sweep import Swept
+from lmms_ca_plugin.studies.targets import Claim
+
+_LOSS = 5.0  # points; what the layer profile's rule takes for a significant drop, too
+
+
+def claims(swept: Swept) -> Sequence[Claim]:
+    """Masking costs much at 2, 4, 8, 11, 12, 13 and 29, and little at the others."""
+    points = swept.table.dropna(subset=["x"])
+    lost = points[(points["delta_ci95_high"] < -_LOSS) & (points["p_holm"] < 0.05)]
+    found = []
+    for task in dict.fromkeys(points["task"]):
+        blocks = [int(x) for x in lost.loc[lost["task"] == task, "x"]]
+        says = f"blocks at which masking costs more than {_LOSS:g} points on {task}"
+        found.append(Claim(says, "2, 4, 8, 11, 12, 13, 29", ", ".join(map(str, blocks)) or "none"))
+    return tuple(found)

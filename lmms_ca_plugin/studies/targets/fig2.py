@@ -1,0 +1,9 @@
+"""Figure 2: LLaVA-1.5 with its image tokens taken away at each block."""
+
+from __future__ import annotations
+
+from lmms_ca_plugin.studies.targets._masking import claims as claims
+
+SWEEP = "layermask"
+MODELS = ("LLaVA-v1.5",)
+TABLE: int | None = None

@@ -1,0 +1,9 @@
+"""Figure 3: LLaVA-1.6 with its image tokens taken away at each block."""
+
+from __future__ import annotations
+
+from lmms_ca_plugin.studies.targets._masking import claims as claims
+
+SWEEP = "layermask"
+MODELS = ("LLaVA-v1.6",)
+TABLE: int | None = None

@@ -1,0 +1,235 @@
+"""Studies: what one run of a variant gives, what a stop costs, and whose documents are asked."""
+
+import json
+import re
+from dataclasses import replace
+
+import pytest
+from lmms_eval.evaluator import simple_evaluate
+
+from lmms_ca_plugin.engine.load import CheckpointOptions
+from lmms_ca_plugin.errors import GenerationError, InputError, OptionError
+from lmms_ca_plugin.harness import entries, journal, loaded
+from lmms_ca_plugin.harness.journal import FILE, Journal
+from lmms_ca_plugin.harness.loaded import load_tasks, subset
+from lmms_ca_plugin.harness.study import Runner, Variant
+from lmms_ca_plugin.results.runs import read_runs
+
+VARIANTS = (
+    ("vanilla", "vanilla", {}),
+    ("contrastive", "contrastive", {}),
+    ("rho_0", "contrastive", {"rho": 0.0}),
+    ("masked", "layermask", {"layer": 2}),
+    ("crop", "vicrop", {}),
+)
+
+
+@pytest.fixture
+def study(asked):
+    return asked.study("small", [asked.variant(name, method, **options) for name, method, options in VARIANTS])
+
+
+@pytest.fixture
+def finished(study):
+    return Runner(study).run()
+
+
+def answers(finished):
+    return {name: {key: a.text for key, a in of.items()} for name, of in finished.answers.items()}
+
+
+def test_every_variant_answers_as_a_run_of_its_own(asked, study, finished):
+    """The harness's own evaluation of the entry, at the same documents."""
+    for variant in study.variants:
+        (single,) = (v for v in study.variants if v.name == variant.name)
+        entry = getattr(entries, f"Chat_{variant.method}")(
+            pretrained=asked.checkpoint.pretrained, batch_size=3, **single.options
+        )
+        tasks = load_tasks(study.tasks, study.limit, study.seed)
+        alone = simple_evaluate(
+            model=entry, tasks=list(tasks.tasks.values()), task_manager=tasks.manager, bootstrap_iters=0, batch_size=3
+        )
+        for task, samples in alone["samples"].items():
+            for sample in samples:
+                assert finished.answers[variant.name][task, sample["doc_id"]].text == sample["filtered_resps"][0]
+        runs, _ = read_runs([finished.results[variant.name]])
+        for run in runs:
+            assert run.documents[run.main].mean() == pytest.approx(alone["results"][run.task][f"{run.main},none"])
+    texts = answers(finished)
+    assert texts["rho_0"] == texts["vanilla"] != texts["masked"]
+
+
+def test_what_was_computed_once_says_so(finished):
+    same = {name: {answer.same_as for answer in of.values()} for name, of in finished.answers.items()}
+    assert same["rho_0"] == {"vanilla"} and same["contrastive"] == same["vanilla"] == {None}
+    (sample_file,) = finished.results["rho_0"].parent.glob("*samples_mini_gqa.jsonl")
+    for line in sample_file.read_text().splitlines():
+        logged = json.loads(line)["lmms_ca"]
+        assert logged["same_as"] == "vanilla" and logged["log"]["masked_tokens"] == 0
+
+
+def test_the_results_file_records_the_run(study, finished):
+    (run, _), _ = read_runs([finished.results["masked"]])
+    found = run.provenance
+    assert (found.method, found.seconds, found.batch_size, found.seed) == ("layermask", None, "3", "0")
+    assert "layer=2" in found.method_args and found.model == study.checkpoint.pretrained
+
+
+# ---- stops -----------------------------------------------------------------------------------------------------------
+def contents(folder):
+    taken = r'"(?:total_evaluation_time_seconds|start_time|end_time)": "?[\d.]+"?'
+    rates = r'"[a-z_]*(?:elapsed|speed|latency|throughput)[a-z_]*": [\d.]+'
+    times = re.compile(f"{taken}|{rates}")
+    return {
+        str(p.relative_to(folder)): times.sub("", p.read_text())
+        for p in sorted(folder.rglob("*.json*"))
+        if p.name != FILE
+    }
+
+
+@pytest.mark.parametrize("batches", [0, 1, 3])
+def test_a_study_that_stopped_goes_on_and_leaves_the_same_files(asked, study, finished, monkeypatch, batches, tmp_path):
+    other = replace(study, output=tmp_path / "other")
+    written = []
+    write = Journal.write
+
+    def stopping(self, *args):
+        if len(written) == batches:
+            raise KeyboardInterrupt
+        written.append(args)
+        write(self, *args)
+
+    monkeypatch.setattr(journal, "datetime", _Clock(finished))
+    monkeypatch.setattr(Journal, "write", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        Runner(other).run()
+    monkeypatch.setattr(Journal, "write", write)
+    with (other.output / FILE).open("a") as file:
+        file.write('{"asked": [["mini_gqa", 1]], "ans')  # what a kill in the middle of a line leaves
+    computed = []
+    monkeypatch.setattr(Journal, "write", lambda self, *args: (computed.append(args), write(self, *args)))
+    again = Runner(other).run()
+    total = 4 + 4  # batches of all shared variants, and of vicrop
+    assert len(computed) == total - batches
+    assert answers(again) == answers(finished)
+    assert contents(other.output) == contents(study.output)
+
+
+class _Clock:
+    """The harness's date of a study that has run."""
+
+    def __init__(self, finished):
+        self.date = finished.results["vanilla"].name.removesuffix("_results.json")
+
+    def now(self, _zone):
+        return self
+
+    def strftime(self, _form):
+        return self.date
+
+
+def test_a_finished_study_loads_no_model(study, finished, monkeypatch):
+    monkeypatch.setattr("lmms_ca_plugin.harness.study.load", None)
+    assert answers(Runner(study).run()) == answers(finished)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"seed": 1}, "is of another study: its seed is 0, not 1. Name another output folder"),
+        ({"limit": 5}, "its limit is 4, not 5"),
+        ({"variants": (Variant("vanilla", "vanilla", {}),)}, "its variants is"),
+    ],
+)
+def test_another_study_in_the_folder_is_refused(study, finished, change, message):
+    with pytest.raises(InputError, match=re.escape(message)):
+        Runner(replace(study, **change)).run()
+
+
+def test_other_facts_are_refused(study, finished, monkeypatch):
+    lines = (study.output / FILE).read_text().splitlines(keepends=True)
+    (study.output / FILE).write_text("".join(lines[:-1]))
+    monkeypatch.setattr("lmms_ca_plugin.harness.study.run_record", lambda *_: {"entry": "x", "torch": "0"})
+    with pytest.raises(InputError, match="was begun with .*; now it is .*Answers of both would be mixed"):
+        Runner(study).run()
+
+
+def test_a_broken_line_in_the_middle_is_refused(study, finished):
+    lines = (study.output / FILE).read_text().splitlines(keepends=True)
+    (study.output / FILE).write_text("".join([lines[0], "{\n", *lines[1:]]))
+    with pytest.raises(InputError, match="line 2 is not whole JSON"):
+        Runner(study).run()
+
+
+def test_one_process_writes_a_journal(study, tmp_path):
+    with Journal(tmp_path, study.identity), pytest.raises(InputError, match="is being written by another process"):
+        Journal(tmp_path, study.identity).__enter__()
+    with Journal(tmp_path, study.identity) as again:
+        assert again.date
+
+
+def test_a_failure_names_the_document_and_keeps_the_rest(study, monkeypatch):
+    from lmms_ca_plugin.families.llava import Llava
+
+    encode, calls = Llava.encode, []
+
+    def failing(self, questions):
+        calls.append(questions)
+        if len(calls) == 3:  # the first is the self-check's
+            raise RuntimeError("no more paper")
+        return encode(self, questions)
+
+    monkeypatch.setattr(Llava, "encode", failing)
+    with pytest.raises(GenerationError, match=r"small failed at \[task mini_.*no more paper"):
+        Runner(study).run()
+    with Journal(study.output, study.identity) as kept:
+        assert len(kept.answers["masked"]) == 3
+
+
+# ---- documents -------------------------------------------------------------------------------------------------------
+def test_a_subset_is_seeded_and_nested():
+    few, more = subset("t", 100, 5, 0), subset("t", 100, 9, 0)
+    assert len(few) == 5 and few < more and few != subset("t", 100, 5, 1) and few != subset("u", 100, 5, 0)
+    assert subset("t", 5, 5, 0) is subset("t", 5, None, 0) is None
+
+
+def test_documents_keep_their_numbers(study, finished):
+    asked = {task: {doc for t, doc in finished.answers["vanilla"] if t == task} for task in study.tasks}
+    assert asked == {task: set(subset(task, 500, 4, 0)) for task in study.tasks}
+    assert any(max(of) > 4 for of in asked.values())
+
+
+@pytest.mark.parametrize(
+    ("tasks", "limit", "message"),
+    [
+        (("mini_gqq",), None, "Unknown task 'mini_gqq'. Did you mean 'mini_gqa'?"),
+        (("mini_gqa",), 0, "limit=0 is not allowed. Allowed: 1 and more."),
+    ],
+)
+def test_wrong_tasks_and_limits_are_refused(tasks, limit, message, monkeypatch):
+    manager = loaded.TaskManager
+    monkeypatch.setattr(loaded, "TaskManager", lambda *a, **k: manager(*a, **{**k, "include_defaults": False}))
+    with pytest.raises(OptionError, match=re.escape(message)):
+        load_tasks(tasks, limit, 0)
+
+
+def test_two_variants_of_one_name_are_refused(asked):
+    with pytest.raises(OptionError, match="two variants have one name"):
+        Runner(asked.study("twice", [asked.variant("a", "vanilla"), asked.variant("a", "layermask", layer=1)]))
+
+
+def test_a_layer_that_the_checkpoint_lacks_is_refused_before_weights_are_read(asked, monkeypatch):
+    monkeypatch.setattr("lmms_ca_plugin.harness.study.load", None)
+    with pytest.raises(OptionError, match="Allowed: 0 to 5"):
+        Runner(asked.study("deep", [asked.variant("L9", "layermask", layer=9)]))
+
+
+def test_several_processes_are_refused(study, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(OptionError, match="runs in one process"):
+        Runner(study)
+
+
+def test_a_bad_checkpoint_is_named(asked):
+    with pytest.raises(Exception, match="there is no such folder"):
+        Runner(replace(asked, checkpoint=CheckpointOptions("./nowhere")).study("s", []))
