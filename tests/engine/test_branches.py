@@ -261,6 +261,19 @@ def test_an_edit_may_rest_on_the_states_that_enter_its_own_block(family):
             assert len({bool(answer.log["dimmed"]) for answer in together["4"]}) == 2
 
 
+@dataclass(frozen=True)
+class Looks(Method):
+    """Changes nothing, and logs what it was shown."""
+
+    def plan(self, trunk):
+        return Plan((Read(1),), observe=lambda reads, prompt: ({"shown": len(reads)},) * len(prompt.kinds))
+
+
+def test_a_variant_that_observes_sees_its_own_reads_alone(family):
+    found = branched(family, {"half": VARIANTS["half"], "looks": Looks()}).answer_batch(QUESTIONS, Generation(2))
+    assert [answer.log for answer in found["looks"]] == [{"shown": 1}] * 3
+
+
 # ---- families that add something between blocks ----------------------------------------------------------------------
 class Deepstack(Llava):
     @classmethod
