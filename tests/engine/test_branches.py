@@ -137,6 +137,17 @@ def test_everything_shared_passes_once_and_all_branches_decode_together(family):
     assert steps == [(block, rows) for _step in range(2) for block in range(BLOCKS)]
 
 
+def test_branches_that_pass_in_groups_start_from_the_same_baseline(family):
+    front, counts = branched(family), []
+    for memory in (front.memory, 2**20):
+        front.memory = memory
+        with passes(family) as (prompts, steps, _):
+            front.answer_batch(QUESTIONS, Generation(max_new_tokens=3))
+        counts.append((prompts, sum(rows for _block, rows in steps), len(steps)))
+    whole, split = counts
+    assert split[:2] == whole[:2] and split[2] > whole[2]
+
+
 def test_without_a_variant_that_stays_on_it_the_baseline_ends_where_the_last_leaves(family):
     front = branched(family, {"half": VARIANTS["half"], "off": VARIANTS["off"]})
     s = prompt_of(family, QUESTIONS).states.shape[1]
