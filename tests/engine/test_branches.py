@@ -137,6 +137,17 @@ def test_everything_shared_passes_once_and_all_branches_decode_together(family):
     assert steps == [(block, rows) for _step in range(2) for block in range(BLOCKS)]
 
 
+def test_branches_that_pass_in_groups_start_from_the_same_baseline(family):
+    front, counts = branched(family), []
+    for memory in (front.memory, 2**20):
+        front.memory = memory
+        with passes(family) as (prompts, steps, _):
+            front.answer_batch(QUESTIONS, Generation(max_new_tokens=3))
+        counts.append((prompts, sum(rows for _block, rows in steps), len(steps)))
+    whole, split = counts
+    assert split[:2] == whole[:2] and split[2] > whole[2]
+
+
 def test_without_a_variant_that_stays_on_it_the_baseline_ends_where_the_last_leaves(family):
     front = branched(family, {"half": VARIANTS["half"], "off": VARIANTS["off"]})
     s = prompt_of(family, QUESTIONS).states.shape[1]
@@ -259,6 +270,19 @@ def test_an_edit_may_rest_on_the_states_that_enter_its_own_block(family):
         if "4 again" in some:
             assert all(answer.same_as for answer in together["4 again"]), "decided before its branch began"
             assert len({bool(answer.log["dimmed"]) for answer in together["4"]}) == 2
+
+
+@dataclass(frozen=True)
+class Looks(Method):
+    """Changes nothing, and logs what it was shown."""
+
+    def plan(self, trunk):
+        return Plan((Read(1),), observe=lambda reads, prompt: ({"shown": len(reads)},) * len(prompt.kinds))
+
+
+def test_a_variant_that_observes_sees_its_own_reads_alone(family):
+    found = branched(family, {"half": VARIANTS["half"], "looks": Looks()}).answer_batch(QUESTIONS, Generation(2))
+    assert [answer.log for answer in found["looks"]] == [{"shown": 1}] * 3
 
 
 # ---- families that add something between blocks ----------------------------------------------------------------------
