@@ -154,7 +154,7 @@ class Flight:
     def _block(self, block: int, states: Tensor, step: Step) -> Tensor:
         placed = self._placed(len(states))
         for part, rows in placed:
-            part.read(block, states[rows], step.prefill)
+            part.read(block, states, rows, step.prefill)
         states, on_input = self._edited(block, states, step)
         own = [(part, rows) for part, rows in placed if part.first_block <= block]
         calls = list(calls_of(own, block, step.padding, step.prefill))

@@ -88,12 +88,12 @@ class Part:
             self.decisions[edit] = replace(decision, values=decision.values.repeat_interleave(times, 0))
 
     # ---- what is read ------------------------------------------------------------------------------------------------
-    def read(self, block: int, states: Tensor, in_prefill: bool) -> None:
-        """Reads what the plan wants of the states (r, q, e) that enter a block."""
+    def read(self, block: int, states: Tensor, rows: slice, in_prefill: bool) -> None:
+        """Reads what the plan wants of the states that enter a block: those of its rows among all of the pass."""
         for read in self._reads.get(block, ()):
             wanted = read not in self._given if in_prefill else read.every_step
             if wanted and read.kind != "attention":
-                taken = read_states(read, states, self.take(self.prompt.padding))
+                taken = read_states(read, states[rows], self.take(self.prompt.padding))
                 self.reads[read] = taken.to(self.prompt.states.device)
 
     def keep(self, block: int, call: AttentionCall) -> None:

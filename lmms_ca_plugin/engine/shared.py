@@ -59,7 +59,8 @@ def shared_pass(family: Family, prompt: Prompt, plans: Mapping[str, Plan], cache
     for block in sorted({plan.first_block(blocks) for plan in plans.values()}):
         states = run.run_blocks(low, block, states, step)
         entering[block], low = states, block
-    run.part.read(low, states, in_prefill=True)  # a variant's own block may be decided by the states that enter it
+    # A variant's edits may rest on the states that enter its own block, into which the baseline does not go.
+    run.part.read(low, states, slice(None), in_prefill=True)
     return Shared(prompt, low, entering, run.reads, cache)
 
 
@@ -131,7 +132,8 @@ def branching(plans: Mapping[str, Plan], shared: Shared, num_blocks: int) -> Bra
     for name, plan in plans.items():
         effects: list[tuple[Hashable, ...]] = [(id(plan),)] * len(shared.prompt.padding)
         if len(plan.shared_reads(num_blocks)) == len(plan.reads):
-            decisions[name] = {edit: edit.decide(shared.reads, shared.prompt) for edit in plan.edits}
+            reads = {read: shared.reads[read] for read in plan.reads}
+            decisions[name] = {edit: edit.decide(reads, shared.prompt) for edit in plan.edits}
             effects = _effects(decisions[name], len(effects), functions)
         ending = None if plan.rescore is None else (functions.number(plan.rescore), plan.reads)
         computed_as[name] = tuple(

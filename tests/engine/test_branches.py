@@ -2,7 +2,7 @@
 
 from collections import Counter
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -22,7 +22,7 @@ from lmms_ca_plugin.engine.shared import branching, shared_pass
 from lmms_ca_plugin.errors import CheckpointError, GenerationError, OptionError
 from lmms_ca_plugin.families.llava import Llava
 from lmms_ca_plugin.methods import load_method
-from lmms_ca_plugin.methods._contract import Edit, Plan, Read
+from lmms_ca_plugin.methods._contract import Decision, Edit, Method, Plan, Read
 
 BLOCKS = 6
 QUESTIONS = mixed_questions()[:3]
@@ -224,6 +224,41 @@ def test_steps_on_the_scores_tell_branches_apart():
     assert {name: answers[0].same_as for name, answers in found.items()} == {
         "low": None, "named": "low", "high": None, "plain": None
     }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ByStates(Method):
+    """Dims the picture where the last position's states that enter the edited block say so."""
+
+    block: int
+    tag: str = ""
+
+    def plan(self, trunk):
+        return Plan((self.read,), (Edit(self.block, "value", self._decide),))
+
+    @property
+    def read(self):
+        return Read(self.block, "hidden")
+
+    def _decide(self, reads, prompt):
+        assert list(reads) == [self.read]
+        dimmed = prompt.is_image & (reads[self.read][:, :1] > 0)  # (b, s)
+        return Decision(torch.where(dimmed, 0.1, 1.0), tuple({"dimmed": n} for n in dimmed.sum(-1).tolist()))
+
+
+def test_an_edit_may_rest_on_the_states_that_enter_its_own_block(family):
+    variants = {"3": ByStates(3), "4": ByStates(4), "4 again": ByStates(4, "again"), "4 only": ByStates(4)}
+    questions = mixed_questions()
+    for some in (["3", "4", "4 again"], ["4 only"]):
+        together = branched(family, {n: variants[n] for n in some}).answer_batch(questions, Generation(4))
+        for name in some:
+            engine = Engine(family, variants[name], RunOptions(), name)
+            engine.end_tokens = frozenset()
+            for mine, alone in zip(together[name], engine.answer_batch(questions, Generation(4)), strict=True):
+                assert (mine.text, mine.log) == (alone.text, alone.log)
+        if "4 again" in some:
+            assert all(answer.same_as for answer in together["4 again"]), "decided before its branch began"
+            assert len({bool(answer.log["dimmed"]) for answer in together["4"]}) == 2
 
 
 # ---- families that add something between blocks ----------------------------------------------------------------------
