@@ -12,6 +12,7 @@ from rich.table import Table
 if TYPE_CHECKING:
     import pandas as pd
 
+    from lmms_ca_plugin.engine.load import CheckpointOptions, InputOptions
     from lmms_ca_plugin.studies.asked import Asked
 
 Pretrained = Annotated[str, typer.Option(help="The checkpoint: a hub id, a folder, or the bundled `mini`.")]
@@ -32,6 +33,21 @@ Timing = Annotated[int, typer.Option(min=0, help="Questions by which each varian
 MemoryGib = Annotated[
     float | None, typer.Option("--memory-gib", help="What branches may use beside the weights; measured without.")
 ]
+
+
+def held_of(pretrained: str, model_args: str) -> tuple[CheckpointOptions, InputOptions]:
+    """Reads which checkpoint is meant, how it is held, and how prompts and pictures are prepared.
+
+    Raises:
+        OptionError: A setting has another form, or names what does not exist.
+    """
+    from lmms_ca_plugin import options
+    from lmms_ca_plugin.engine.load import CheckpointOptions, InputOptions
+    from lmms_ca_plugin.results.provenance import split_args
+
+    held, prepared = options.split(split_args(model_args), (CheckpointOptions, InputOptions))
+    checkpoint = options.build(CheckpointOptions, {**held, "pretrained": pretrained})
+    return checkpoint, options.build(InputOptions, prepared)
 
 
 def asked_of(
@@ -55,17 +71,14 @@ def asked_of(
 
     if pretrained in bundled() and tasks.startswith("mini"):
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    from lmms_ca_plugin import options
-    from lmms_ca_plugin.engine.load import CheckpointOptions, InputOptions
-    from lmms_ca_plugin.results.provenance import split_args
     from lmms_ca_plugin.studies.asked import Asked, given_options
 
-    held, prepared = options.split(split_args(model_args), (CheckpointOptions, InputOptions))
+    checkpoint, inputs = held_of(pretrained, model_args)
     return Asked(
         tasks=tuple(task.strip() for task in tasks.split(",")),
         output=output,
-        checkpoint=options.build(CheckpointOptions, {**held, "pretrained": pretrained}),
-        inputs=options.build(InputOptions, prepared),
+        checkpoint=checkpoint,
+        inputs=inputs,
         given=given_options(settings or ()),
         batch_size=batch_size,
         seed=seed,

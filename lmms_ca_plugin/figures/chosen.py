@@ -64,5 +64,5 @@ def chosen(table: pd.DataFrame, caption: Caption) -> Figure:
     axes.tick_params(which="minor", length=0)
     axes.spines[:].set_visible(True)
     figure.colorbar(image, ax=axes, pad=0.01, aspect=max(4 * count, 8), ticks=[0, 50, 100], label="questions, %")
-    write_caption(figure, (caption.checkpoint, counted(known), caption.interval))
+    write_caption(figure, (caption.checkpoint, counted(known)))
     return figure

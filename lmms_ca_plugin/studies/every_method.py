@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
+from lmms_ca_plugin.checkpoints import default_options
 from lmms_ca_plugin.engine.engine import Answer, Engine, Request, RunOptions
 from lmms_ca_plugin.engine.generation import Generation
 from lmms_ca_plugin.errors import GenerationError, LmmsCaError
@@ -26,12 +28,14 @@ class Declared:
 
     Attributes:
         method: With its options, or None if it cannot be run.
-        given: The options that somebody gave.
+        options: Those that the user gave, and those that a bundled checkpoint brings along.
+        required: Whether it was asked for by name, or is the baseline.
         reason: Why it cannot be run.
     """
 
     method: Method | None
-    given: dict[str, str]
+    options: dict[str, Any]
+    required: bool = False
     reason: str = ""
 
 
@@ -50,32 +54,35 @@ class Outcome:
     reason: str = ""
 
 
-def declare(trunk: Trunk, given: Mapping[str, dict[str, str]]) -> dict[str, Declared]:
+def declare(trunk: Trunk, given: Mapping[str, Mapping[str, Any]], pretrained: str = "") -> dict[str, Declared]:
     """Builds every method for a checkpoint, the baseline first.
 
     Args:
         trunk: The facts of the checkpoint's language model.
-        given: Options as typed, by method.
+        given: Options by method, as the user set them.
+        pretrained: The checkpoint's name; a bundled one has options of its own.
 
     Returns:
-        By name; a method that can log its maps does.
+        By name. A method that can log its maps does. One that only observes answers as the baseline, and is left out.
 
     Raises:
         OptionError: Options that somebody gave are not allowed, or do not fit the checkpoint.
     """
     methods = {}
     for name in sorted(method_names(), key=lambda name: (name != BASELINE, name)):
-        mine, cls = given.get(name, {}), load_method(name)
+        cls, required = load_method(name), name == BASELINE or bool(given.get(name))
+        options = {**default_options(pretrained, name), **given.get(name, {})}
         maps = {"log_maps": True} if "log_maps" in option_types(cls) else {}
         try:
-            method = cls.from_options({**mine, **maps})
-            method.plan(trunk)
+            method = cls.from_options({**options, **maps})
+            plan = method.plan(trunk)
         except LmmsCaError as error:
-            if _must_run(name, mine):
+            if required:
                 raise
-            methods[name] = Declared(None, mine, str(error))
+            methods[name] = Declared(None, options, reason=str(error))
         else:
-            methods[name] = Declared(method, mine)
+            if plan.observe is None:
+                methods[name] = Declared(method, options, required)
     return methods
 
 
@@ -107,13 +114,9 @@ def answer(
             (found,) = engine.answer([Request(question, generation)])
         except LmmsCaError as error:
             cause = error.__cause__ if isinstance(error, GenerationError) else error
-            if _must_run(name, declared.given) or not isinstance(cause, LmmsCaError):
+            if declared.required or not isinstance(cause, LmmsCaError):
                 raise
             outcomes[name] = Outcome(declared, reason=str(cause))
         else:
             outcomes[name] = Outcome(declared, found)
     return outcomes
-
-
-def _must_run(name: str, given: Mapping[str, str]) -> bool:
-    return name == BASELINE or bool(given)

@@ -9,7 +9,7 @@ Maps are in units of equal attention: 1 is what each image token would get if al
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from lmms_ca_plugin.engine.generation import Generation
-from lmms_ca_plugin.engine.load import describe, load
+from lmms_ca_plugin.engine.load import CheckpointOptions, InputOptions, describe, load
 from lmms_ca_plugin.errors import InputError, OptionError
 from lmms_ca_plugin.families._cells import Cells
 from lmms_ca_plugin.families._contract import Message, Question, Trunk
@@ -25,20 +25,25 @@ from lmms_ca_plugin.figures.explanation import Explanation, Map, Mask, Rectangle
 from lmms_ca_plugin.studies import every_method
 from lmms_ca_plugin.studies.every_method import Outcome
 from lmms_ca_plugin.studies.looking import Looking, look
-from lmms_ca_plugin.studies.settings import Settings
 
 SCHEMA = 1
 
 
 @dataclass(frozen=True)
 class ExplainOptions:
-    """What is to be shown.
+    """On what, and what is to be shown.
 
     Attributes:
+        checkpoint: Which checkpoint, and how it is held.
+        inputs: How prompt and picture are prepared.
+        given: Options by method, as the user set them; on a bundled checkpoint they are added to its own.
         layers: The blocks whose attention is shown; None takes the two that contrastive compared, and the last.
         max_new_tokens: The most tokens of an answer.
     """
 
+    checkpoint: CheckpointOptions = field(default_factory=CheckpointOptions)
+    inputs: InputOptions = field(default_factory=InputOptions)
+    given: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     layers: tuple[int, ...] | None = None
     max_new_tokens: int = 16
 
@@ -51,14 +56,13 @@ class Explained:
     record: dict[str, Any]
 
 
-def explain(image: Path, question: str, settings: Settings, wanted: ExplainOptions) -> Explained:
+def explain(image: Path, question: str, wanted: ExplainOptions) -> Explained:
     """Asks one question about one picture with every method; what can be refused is refused before weights are read.
 
     Args:
         image: The picture's file; it is turned upright as its camera says.
         question: What is asked, as it stands: no instruction is added.
-        settings: Checkpoint, and options of methods.
-        wanted: What is to be shown.
+        wanted: On what, and what is to be shown.
 
     Returns:
         The maps over the base view, what was masked and cropped, and all answers.
@@ -71,23 +75,23 @@ def explain(image: Path, question: str, settings: Settings, wanted: ExplainOptio
     if not question.strip():
         raise InputError("The question is blank. Give it as text, e.g. --question 'What is on the table?'.")
     picture = read_picture(image)
-    found = describe(settings.checkpoint)
-    methods = every_method.declare(found.trunk, settings.methods)
+    found = describe(wanted.checkpoint)
+    methods = every_method.declare(found.trunk, wanted.given, wanted.checkpoint.pretrained)
     generation = Generation(wanted.max_new_tokens)
     _check(wanted.layers, found.trunk)
     asked = Question("explain", image.name, 0, lambda: (Message("user", question, (picture,)),), len(question))
-    family = load(found, settings.inputs)
+    family = load(found, wanted.inputs)
     outcomes = every_method.answer(family, asked, methods, generation)
     logs = {name: outcome.answer.log for name, outcome in outcomes.items() if outcome.answer is not None}
     contrast = logs.get("contrastive", {})
     layers = tuple(dict.fromkeys(wanted.layers or _telling(contrast, family.trunk)))
     looking = look(family, asked, layers)
     explanation = Explanation(
-        checkpoint=settings.checkpoint.pretrained,
+        checkpoint=wanted.checkpoint.pretrained,
         question=question,
         picture=np.asarray(picture),
         view=looking.view,
-        seen=_seen(looking.cells),
+        seen=seen_by(looking.cells),
         layers=tuple(_layer(looking, block, contrast) for block in layers),
         contrast=_contrast(looking, contrast),
         mask=_mask(looking, contrast),
@@ -97,7 +101,7 @@ def explain(image: Path, question: str, settings: Settings, wanted: ExplainOptio
     )
     record = {
         "schema": SCHEMA,
-        "checkpoint": asdict(settings.checkpoint),
+        "checkpoint": asdict(wanted.checkpoint),
         "inputs": {"conversation": family.conversation, "image_aspect_ratio": family.image_aspect_ratio},
         "image": image.name,
         "question": question,
@@ -165,13 +169,14 @@ def _mask(looking: Looking, contrast: Mapping[str, Any]) -> Mask | None:
     )
 
 
-def _seen(cells: Cells) -> Rectangle:
+def seen_by(cells: Cells) -> Rectangle:
+    """The part of the picture that a grid of cells covers, borders of the view included."""
     rows, columns = cells.grid
     return Rectangle(cells.left, cells.top, cells.left + columns * cells.width, cells.top + rows * cells.height)
 
 
 def _said(name: str, outcome: Outcome) -> Said:
-    given = ", ".join(f"{option}={value}" for option, value in outcome.declared.given.items())
+    given = ", ".join(f"{option}={value}" for option, value in outcome.declared.options.items())
     answered = outcome.answer is not None
     return Said(name, given, outcome.answer.text if outcome.answer is not None else outcome.reason, answered)
 
@@ -188,6 +193,6 @@ def _notes(looking: Looking) -> tuple[str, ...]:
 
 def _recorded(outcome: Outcome) -> dict[str, Any]:
     if outcome.answer is None or outcome.declared.method is None:
-        return {"given": outcome.declared.given, "not_run": outcome.reason}
+        return {"options": outcome.declared.options, "not_run": outcome.reason}
     answer = asdict(outcome.answer)
-    return {"given": outcome.declared.given, "parameters": outcome.declared.method.describe(), **answer}
+    return {"options": outcome.declared.options, "parameters": outcome.declared.method.describe(), **answer}

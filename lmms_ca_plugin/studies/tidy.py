@@ -112,11 +112,11 @@ def chosen(answers: Mapping[Key, Answer]) -> pd.DataFrame:
         answers: A contrastive variant's answers, whose logs hold `pre_layer` and every candidate's distance.
 
     Returns:
-        Columns `task, layer, share`: a row per task and candidate, shares of a task sum to 1.
+        Columns `task, layer, share, n`: a row per task and candidate, shares of a task's n documents sum to 1.
     """
     candidates = sorted({int(layer) for answer in answers.values() for layer in answer.log["distances"]})
     rows = []
     for task in dict.fromkeys(task for task, _ in answers):
         of_task = [answer.log["pre_layer"] for (of, _), answer in answers.items() if of == task]
-        rows += [(task, layer, fmean(pre == layer for pre in of_task)) for layer in candidates]
-    return pd.DataFrame(rows, columns=["task", "layer", "share"])
+        rows += [(task, layer, fmean(pre == layer for pre in of_task), len(of_task)) for layer in candidates]
+    return pd.DataFrame(rows, columns=["task", "layer", "share", "n"])

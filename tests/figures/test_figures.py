@@ -147,7 +147,7 @@ def test_distances_draw_the_mean_between_the_quartiles():
 def test_chosen_writes_every_share_that_is_not_zero():
     shares = {("b", 2): 0.86, ("b", 4): 0.136, ("b", 8): 0.004, ("a", 2): 0.5, ("a", 4): 0.5}
     table = pd.DataFrame([(*key, share) for key, share in shares.items()], columns=["task", "layer", "share"])
-    figure = chosen(table, Caption("lab/toy", n=250))
+    figure = chosen(table, Caption("lab/toy", "intervals that are not drawn", n=250))
     axes = figure.axes[0]
     texts = {(text.get_position()[1], text.get_position()[0]): text.get_text() for text in axes.texts}
     assert texts == {(0, 0): "86", (0, 1): "14", (0, 2): "<1", (1, 0): "50", (1, 1): "50"}
