@@ -21,7 +21,6 @@ from lmms_ca_plugin.cli._shared import (
 )
 
 if TYPE_CHECKING:
-    import pandas as pd
     from rich.table import Table
 
     from lmms_ca_plugin.studies.cost import Cost
@@ -50,6 +49,7 @@ def reproduce(
 
     from rich.console import Console
 
+    from lmms_ca_plugin.results.markdown import as_markdown
     from lmms_ca_plugin.studies.cost import estimate
     from lmms_ca_plugin.studies.reproduce import plans
     from lmms_ca_plugin.studies.reproduce import reproduce as run
@@ -65,22 +65,13 @@ def reproduce(
         return
     made = run(target, checkpoints, asked)
     if made.layout is not None:
-        console.print(_layout(made.layout, target))
+        print(as_markdown(list(made.layout.columns), made.layout.to_numpy().tolist(), texts=3))
     for checkpoint, told in made.claims.items():
         for claim in told:
             console.print(f"{checkpoint}: {claim.says}: printed {claim.printed}; ours {claim.ours}", soft_wrap=True)
     if "mini" in names:
         console.print("mini is no checkpoint of the paper: what it does says nothing about LLaVA.", soft_wrap=True)
     console.print("files: " + ", ".join(map(str, made.files)), soft_wrap=True)
-
-
-def _layout(layout: pd.DataFrame, title: str) -> Table:
-    from rich.table import Table
-
-    shown = Table(*layout.columns, title=title)
-    for row in layout.itertuples(index=False):
-        shown.add_row(*map(str, row))
-    return shown
 
 
 def _costs(title: str, cost: Cost) -> Table:

@@ -18,6 +18,7 @@ from typing import Literal
 import pandas as pd
 
 from lmms_ca_plugin.errors import InputError
+from lmms_ca_plugin.results.markdown import as_markdown
 from lmms_ca_plugin.results.published import SETS, benchmark_of
 from lmms_ca_plugin.results.schema import Row, escape
 from lmms_ca_plugin.scoring.documents import BENCHMARKS
@@ -173,9 +174,4 @@ def render(table: WideTable, form: Form) -> str:
         frame = pd.DataFrame(table.lines, columns=list(_HEADER))
         plain = frame.to_latex(index=False, escape=True, column_format="ll" + "r" * 7, caption=caption)
         return plain.replace("±", r"$\pm$")
-    rows = [
-        _HEADER,
-        ("---", "---", *["---:"] * 7),
-        *([cell.replace("|", r"\|") for cell in line] for line in table.lines),
-    ]
-    return table.caption + "\n\n" + "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    return f"{table.caption}\n\n{as_markdown(_HEADER, table.lines, texts=2)}"

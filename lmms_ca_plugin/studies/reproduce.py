@@ -15,6 +15,7 @@ import pandas as pd
 
 from lmms_ca_plugin.engine.load import CheckpointOptions
 from lmms_ca_plugin.errors import OptionError
+from lmms_ca_plugin.results.markdown import as_markdown
 from lmms_ca_plugin.results.published import SETS, PublishedRow, benchmark_of, printed_model, tables
 from lmms_ca_plugin.results.schema import write_atomically
 from lmms_ca_plugin.studies.asked import Asked
@@ -90,6 +91,8 @@ def reproduce(name: str, checkpoints: Sequence[CheckpointOptions], asked: Asked)
         layout = laid_out(target.TABLE, target, {checkpoint: of.table for checkpoint, of in swept.items()})
         files.append(asked.output / name / f"{name}.csv")
         write_atomically(files[-1], layout.to_csv(index=False, lineterminator="\n"))
+        files.append(files[-1].with_suffix(".md"))
+        write_atomically(files[-1], as_markdown(list(layout.columns), layout.to_numpy().tolist(), texts=3))
     told = [(checkpoint, c.says, c.printed, c.ours) for checkpoint, of in claims.items() for c in of]
     if told:
         files.append(asked.output / name / f"{name}_claims.csv")

@@ -124,7 +124,7 @@ def test_the_tidy_table_is_what_statistics_say(ran):
     tested = table[table["variant"] != "vanilla"]
     adjusted = holm({str(i): p for i, p in enumerate(tested["p_value"])})
     np.testing.assert_allclose(tested["p_holm"], list(adjusted.values()))
-    assert table.loc[table["variant"] == "vanilla", ["delta", "p_value", "x"]].isna().all(None)
+    assert table.loc[table["variant"] == "vanilla", ["delta", "p_value", "x"]].isna().to_numpy().all()
     assert (table["seconds_per_question"] > 0).all() and set(table["limit"]) == {6}
 
 
@@ -217,5 +217,5 @@ def test_reproduce_and_its_cost(asked, checkpoint):
     assert "at most 10 (one by one: 30)" in told.output  # six blocks, and one more for each of four variants
     assert not asked.output.exists()
     made = CliRunner().invoke(build(), ["reproduce", "table3", *common])
-    assert made.exit_code == 0 and "not run: no" in made.output, made.output
+    assert made.exit_code == 0 and "not run: no checkpoint of LLaVA-v1.5 is given" in made.output, made.output
     assert list((asked.output / "table3").glob("*.csv"))
