@@ -15,6 +15,7 @@ LONGEST = 300
 FORBIDDEN = {
     "errors.py": ("torch", "transformers", "lmms_eval", "pandas", "lmms_ca_plugin"),
     "options.py": ("torch", "transformers", "lmms_eval", "pandas"),
+    "layer_profile.py": ("torch", "transformers", "lmms_eval", "pandas", "lmms_ca_plugin.results"),
     "scoring": ("torch", "transformers", "lmms_eval", "pandas", "lmms_ca_plugin.results", "lmms_ca_plugin.engine"),
     "results": ("torch", "transformers", "lmms_eval", "lmms_ca_plugin.engine", "lmms_ca_plugin.harness"),
     "attention.py": (

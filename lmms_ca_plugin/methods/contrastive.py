@@ -16,10 +16,8 @@ Axis letters: b samples, c candidate blocks, s prompt positions.
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -27,6 +25,7 @@ from torch import Tensor
 
 from lmms_ca_plugin.errors import InputError, OptionError
 from lmms_ca_plugin.families._contract import Kind, Prompt, Trunk
+from lmms_ca_plugin.layer_profile import LayerProfile, read_profile
 from lmms_ca_plugin.methods._contract import Decision, Edit, Method, Plan, Read, Reads, Site
 
 PAPER_FUSION = (2, 4, 8, 11, 12, 13)
@@ -135,7 +134,8 @@ class Contrastive(Method):
         fusion: tuple[int, ...] | None = PAPER_FUSION if trunk.is_paper_trunk else None
         review, post = (PAPER_REVIEW if trunk.is_paper_trunk else None), None
         if self.profile is not None:
-            fusion, post, review = _read_profile(self.profile, trunk)
+            profile = self._read_profile(self.profile, trunk)
+            fusion, post, review = profile.fusion, profile.post, profile.review
         review = review if self.review_layer is None else self.review_layer
         if review is None or (fusion is None and self.scope == "fusion"):
             raise OptionError(
@@ -164,6 +164,19 @@ class Contrastive(Method):
                 f"scope={self.scope} leaves no candidate block beside post_layer={post}. Name other blocks."
             )
         return Layers(candidates, post, review)
+
+    def _read_profile(self, file: str, trunk: Trunk) -> LayerProfile:
+        profile = read_profile(file)
+        if (profile.model_type, profile.num_blocks) != (trunk.model_type, trunk.num_blocks):
+            raise InputError(
+                f"profile={file} is of a {profile.num_blocks}-block '{profile.model_type}', but the checkpoint is a "
+                f"{trunk.num_blocks}-block '{trunk.model_type}'. Make one with the checkpoint at hand."
+            )
+        if profile.review is None and self.review_layer is None:
+            raise OptionError(
+                f"profile={file} says that no review block was found. Name one with review_layer, or do without."
+            )
+        return profile
 
     # ---- the decision ------------------------------------------------------------------------------------------------
     def _decide(self, reads: Reads, prompt: Prompt) -> Decision:
@@ -263,27 +276,6 @@ def random_scores(eligible: Tensor, seeds: tuple[int, ...]) -> Tensor:
         order = torch.randperm(int(mask.sum()), generator=torch.Generator().manual_seed(seed))
         scores[row, mask] = order.double()
     return scores.to(eligible.device)
-
-
-def _read_profile(file: str, trunk: Trunk) -> tuple[tuple[int, ...], int | None, int]:
-    try:
-        profile = json.loads(Path(file).read_text())
-    except (OSError, ValueError) as error:
-        raise InputError(f"profile={file} cannot be read as JSON: {error}.") from error
-    missing = {"schema", "model_type", "num_blocks", "fusion", "post", "review"} - set(profile)
-    if missing or profile["schema"] != 1:
-        wrong = f"lacks {', '.join(sorted(missing))}" if missing else f"has schema {profile['schema']}"
-        raise InputError(f"profile={file} {wrong}. Needed: schema 1 with model_type, num_blocks, fusion, post, review.")
-    if (profile["model_type"], profile["num_blocks"]) != (trunk.model_type, trunk.num_blocks):
-        raise InputError(
-            f"profile={file} is of a {profile['num_blocks']}-block '{profile['model_type']}', but the checkpoint is a "
-            f"{trunk.num_blocks}-block '{trunk.model_type}'. Make one with the checkpoint at hand."
-        )
-    if profile["review"] is None:
-        raise OptionError(
-            f"profile={file} says that no review block was found. Name one with review_layer, or do without."
-        )
-    return tuple(profile["fusion"]), profile["post"], profile["review"]
 
 
 METHOD = Contrastive

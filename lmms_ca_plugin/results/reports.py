@@ -81,8 +81,8 @@ def details(task: TaskVerdict, flips: int = 10) -> list[str]:
     return lines
 
 
-def _points(fraction: float) -> float:
-    """A fraction in percent, without the noise of the last bits."""
+def points(fraction: float) -> float:
+    """Writes a fraction in percent, without the noise of the last bits."""
     return round(100 * fraction, 10)
 
 
@@ -93,13 +93,13 @@ def _task_json(task: TaskVerdict) -> dict[str, Any]:
         "task": task.task,
         "metric": task.metric,
         "verdict": task.verdict,
-        "baseline_score": _points(task.baseline_score),
-        "candidate_score": _points(task.candidate_score),
-        "difference": _points(pair.difference),
-        "stderr": _points(pair.stderr),
-        "ci95": [_points(pair.low), _points(pair.high)],
-        "ci90": [_points(pair.low90), _points(pair.high90)],
-        "bootstrap_ci95": [_points(pair.bootstrap_low), _points(pair.bootstrap_high)],
+        "baseline_score": points(task.baseline_score),
+        "candidate_score": points(task.candidate_score),
+        "difference": points(pair.difference),
+        "stderr": points(pair.stderr),
+        "ci95": [points(pair.low), points(pair.high)],
+        "ci90": [points(pair.low90), points(pair.high90)],
+        "bootstrap_ci95": [points(pair.bootstrap_low), points(pair.bootstrap_high)],
         "p_value": pair.p_value,
         "p_holm": task.p_holm,
         "mcnemar": {"fixed": pair.mcnemar.fixed, "broken": pair.mcnemar.broken, "p_value": pair.mcnemar.p_value},
@@ -116,8 +116,8 @@ def _task_json(task: TaskVerdict) -> dict[str, Any]:
                 "doc_id": flip.doc_id,
                 "baseline_answer": flip.baseline_answer,
                 "candidate_answer": flip.candidate_answer,
-                "baseline_score": _points(flip.baseline_score),
-                "candidate_score": _points(flip.candidate_score),
+                "baseline_score": points(flip.baseline_score),
+                "candidate_score": points(flip.candidate_score),
             }
             for flip in task.flips
         ],
@@ -136,7 +136,7 @@ def to_json(regression: Regression) -> str:
     content = {
         "baseline": regression.baseline,
         "candidate": regression.candidate,
-        "tolerance": _points(regression.rules.tolerance),
+        "tolerance": points(regression.rules.tolerance),
         "alpha": regression.rules.alpha,
         "regressed": regression.regressed,
         "tasks": [_task_json(task) for task in regression.tasks],

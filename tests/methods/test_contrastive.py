@@ -306,6 +306,11 @@ def test_a_profile_names_the_blocks_and_what_is_given_wins(tmp_path):
     assert [r.block for r in plan.reads] == [0, 2, 4]
 
 
+def test_a_profile_without_a_review_block_leaves_it_to_the_user(tmp_path):
+    plan = Contrastive.from_options({**write_profile(tmp_path, review=None, post=None), "review_layer": 4}).plan(SMALL)
+    assert ([r.block for r in plan.reads], plan.edits[0].block) == ([0, 2, 3], 4)
+
+
 def test_profiles_that_are_refused(tmp_path):
     with pytest.raises(InputError, match="cannot be read as JSON"):
         Contrastive(profile=str(tmp_path / "none.json")).plan(SMALL)

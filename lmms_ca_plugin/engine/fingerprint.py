@@ -1,0 +1,107 @@
+"""Which weights a checkpoint has: a digest that is the same wherever they lie and however they are split into files.
+
+Rule: SHA-256 over config.json and, for every tensor in the order of names, its name, type, shape and three samples of
+4 KiB: its first bytes, its last and those in its middle. A 7B checkpoint is 14 GB; its samples are some 8 MB.
+Why not the hub's commit: a copy in a folder has none, and an edited README has another one for the same weights.
+What it cannot see: an edit of single numbers between the samples. Training moves whole tensors; that it sees.
+Source of the file format: https://github.com/huggingface/safetensors (8 bytes of header length, little-endian; the
+header as JSON; the tensors, by offsets from its end).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, cached_file
+
+from lmms_ca_plugin.engine.load import CheckpointOptions
+from lmms_ca_plugin.errors import CheckpointError
+
+SAMPLE = 4096
+
+
+@dataclass(frozen=True)
+class _Tensor:
+    """Where a tensor's bytes lie."""
+
+    name: str
+    type: str
+    shape: tuple[int, ...]
+    file: Path
+    start: int
+    end: int
+
+
+def checkpoint_sha(options: CheckpointOptions) -> str:
+    """Digests a checkpoint.
+
+    Args:
+        options: Which checkpoint; of a hub id the files are fetched, as they are when it is loaded.
+
+    Returns:
+        64 hexadecimal digits.
+
+    Raises:
+        CheckpointError: It has no config.json or no weights in safetensors files.
+    """
+    digest = hashlib.sha256(_file(options, "config.json").read_bytes())
+    tensors = [tensor for file in _weight_files(options) for tensor in _tensors(file)]
+    for tensor in sorted(tensors, key=lambda tensor: tensor.name):
+        digest.update(json.dumps([tensor.name, tensor.type, tensor.shape]).encode())
+        digest.update(_samples(tensor))
+    return digest.hexdigest()
+
+
+def _found(options: CheckpointOptions, name: str) -> Path | None:
+    found = cached_file(
+        options.source,
+        name,
+        revision=options.revision,
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+    )
+    return None if found is None else Path(found)
+
+
+def _file(options: CheckpointOptions, name: str) -> Path:
+    found = _found(options, name)
+    if found is None:
+        raise CheckpointError(
+            f"pretrained={options.pretrained}: {name} is not to be had, so its weights cannot be told from others'. "
+            "Give a checkpoint with config.json and safetensors files; `save_pretrained` writes them."
+        )
+    return found
+
+
+def _weight_files(options: CheckpointOptions) -> list[Path]:
+    index = _found(options, SAFE_WEIGHTS_INDEX_NAME)
+    if index is None:
+        return [_file(options, SAFE_WEIGHTS_NAME)]
+    named: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+    return [_file(options, name) for name in sorted(set(named.values()))]
+
+
+def _tensors(file: Path) -> Iterator[_Tensor]:
+    with file.open("rb") as read:
+        length = int.from_bytes(read.read(8), "little")
+        header: dict[str, Any] = json.loads(read.read(length))
+    header.pop("__metadata__", None)
+    for name, held in header.items():
+        start, end = (8 + length + offset for offset in held["data_offsets"])
+        yield _Tensor(name, held["dtype"], tuple(held["shape"]), file, start, end)
+
+
+def _samples(tensor: _Tensor) -> bytes:
+    size = tensor.end - tensor.start
+    starts = [0] if size <= SAMPLE else [0, (size - SAMPLE) // 2, size - SAMPLE]
+    with tensor.file.open("rb") as read:
+        parts = []
+        for start in starts:
+            read.seek(tensor.start + start)
+            parts.append(read.read(min(SAMPLE, size)))
+    return b"".join(parts)

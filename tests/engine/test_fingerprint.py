@@ -1,0 +1,97 @@
+"""A checkpoint's digest: the same for the same weights, another one for others."""
+
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from lmms_ca_plugin.engine.fingerprint import SAMPLE, checkpoint_sha
+from lmms_ca_plugin.engine.load import CheckpointOptions
+from lmms_ca_plugin.errors import CheckpointError
+
+RNG = np.random.default_rng(5)
+# One that is sampled, one that fits a sample, one that is empty.
+WEIGHTS = {
+    "a.large": RNG.normal(size=(64, 2000)).astype(np.float32),
+    "b.small": RNG.normal(size=30).astype(np.float16),
+    "c.empty": np.zeros((0, 3), dtype=np.float32),
+}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return write(tmp_path / "one", WEIGHTS)
+
+
+def write(folder, weights, config='{"model_type": "llava"}'):
+    folder.mkdir()
+    (folder / "config.json").write_text(config)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+def sha(folder):
+    return checkpoint_sha(CheckpointOptions(str(folder)))
+
+
+def changed(name, index, by=1.0):
+    weights = {key: value.copy() for key, value in WEIGHTS.items()}
+    weights[name].reshape(-1)[index] += by
+    return weights
+
+
+def test_place_files_and_shards_do_not_matter(folder, tmp_path):
+    assert re.fullmatch("[0-9a-f]{64}", sha(folder))
+    copied = shutil.copytree(folder, tmp_path / "two")
+    (copied / "README.md").write_text("more")
+    assert sha(copied) == sha(folder)
+    (copied / "model.safetensors").unlink()
+    names = {"c.empty": "1.safetensors", "a.large": "1.safetensors", "b.small": "2.safetensors"}
+    for file in set(names.values()):
+        save_file({name: WEIGHTS[name] for name, where in names.items() if where == file}, copied / file)
+    (copied / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
+    assert sha(copied) == sha(folder)
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [
+        {name: value + np.float32(1e-3) for name, value in WEIGHTS.items()},
+        changed("a.large", 0),
+        changed("a.large", 64_000),
+        changed("a.large", -1),
+        changed("b.small", 12),
+        {**WEIGHTS, "a.large": WEIGHTS["a.large"].reshape(2000, 64)},
+        {**WEIGHTS, "a.large": WEIGHTS["a.large"].view(np.int32)},
+        {("d.small" if name == "b.small" else name): value for name, value in WEIGHTS.items()},
+        {**WEIGHTS, "d.more": np.zeros(1, dtype=np.float32)},
+    ],
+    ids=["trained", "first", "middle", "last", "small", "shape", "type", "name", "more"],
+)
+def test_other_weights_have_another(folder, tmp_path, weights):
+    assert sha(write(tmp_path / "other", weights)) != sha(folder)
+
+
+def test_another_config_has_another(folder, tmp_path):
+    assert sha(write(tmp_path / "other", WEIGHTS, '{"model_type": "llava_next"}')) != sha(folder)
+
+
+def test_what_it_does_not_see_is_an_edit_between_the_samples(folder, tmp_path):
+    assert sha(write(tmp_path / "other", changed("a.large", 2 * SAMPLE // 4))) == sha(folder)
+    assert load_file(tmp_path / "other" / "model.safetensors")["a.large"].sum() != WEIGHTS["a.large"].sum()
+
+
+@pytest.mark.parametrize("file", ["config.json", "model.safetensors"])
+def test_what_is_missing_is_named(folder, file):
+    (folder / file).unlink()
+    with pytest.raises(CheckpointError, match=f"pretrained=.*one: {file} is not to be had.*`save_pretrained` writes"):
+        sha(folder)
+
+
+def test_a_hub_id_that_cannot_be_reached_is_named(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(CheckpointError, match="pretrained=nobody/nothing: config.json is not to be had"):
+        sha("nobody/nothing")
