@@ -72,7 +72,7 @@ def _file(options: CheckpointOptions, name: str) -> Path:
     found = _found(options, name)
     if found is None:
         raise CheckpointError(
-            f"pretrained={options.pretrained}: {name} is not to be had, so its weights cannot be told from others'. "
+            f"pretrained={options.source}: {name} is not to be had, so its weights cannot be told from others'. "
             "Give a checkpoint with config.json and safetensors files; `save_pretrained` writes them."
         )
     return found

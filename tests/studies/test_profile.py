@@ -1,0 +1,52 @@
+"""`lmms-ca profile`: the study behind it, the file that contrastive takes, and the refusal to guess."""
+
+import json
+import re
+from dataclasses import replace
+
+import pytest
+from typer.testing import CliRunner
+
+from lmms_ca_plugin.cli import build
+from lmms_ca_plugin.engine.fingerprint import checkpoint_sha
+from lmms_ca_plugin.engine.load import describe
+from lmms_ca_plugin.errors import InputError, OptionError
+from lmms_ca_plugin.layer_profile import read_profile
+from lmms_ca_plugin.methods.contrastive import Contrastive
+from lmms_ca_plugin.results.profiles import ProfileRules
+from lmms_ca_plugin.studies.profile import profile, study_of
+
+
+def test_every_block_is_masked_in_both_modes(asked):
+    variants = study_of(asked).variants
+    assert [v.name for v in variants[:3]] == ["vanilla", "zero_L0", "zero_L1"] and len(variants) == 1 + 2 * 6
+    assert {(v.options["mode"], v.options["layer"]) for v in variants[1:]} == {
+        (mode, n) for mode in ("zero", "knockout") for n in range(6)
+    }
+
+
+def test_a_profile_is_written_and_contrastive_refuses_to_guess(asked, checkpoint, tmp_path):
+    """Random weights answer nothing right, so no block can matter: the honest answer is none."""
+    file = tmp_path / "profile.json"
+    made = profile(replace(asked, tasks=("mini_gqa",), limit=60, batch_size=20), file, ProfileRules())
+    layers = read_profile(file)
+    assert layers == made.profile.layers and (layers.fusion, layers.post, layers.review) == ((), None, None)
+    assert layers.checkpoint_sha == checkpoint_sha(asked.checkpoint) and layers.num_blocks == 6
+    held = json.loads(file.read_text())
+    assert [at["block"] for at in held["curves"]] == list(range(6)) and held["calibration"]["documents"] == 60
+    assert all(at["knockout"]["runaway"]["mean"] == 100 for at in held["curves"])  # this model never ends
+    assert all(path.stat().st_size > 1000 for path in made.figures)
+    trunk = describe(asked.checkpoint).trunk
+    with pytest.raises(OptionError, match="says that no review block was found. Name one with review_layer"):
+        Contrastive.from_options({"profile": str(file)}).plan(trunk)
+    told = CliRunner().invoke(
+        build(),
+        ["profile", checkpoint, "--tasks", "mini_gqa", "--limit", "60", "--batch-size", "20"]
+        + ["-o", str(file), "--folder", str(asked.output)],
+    )
+    assert told.exit_code == 0 and "review block: none found" in told.output, told.output
+
+
+def test_too_few_pictures_are_refused(asked, tmp_path):
+    with pytest.raises(InputError, match=re.escape("at least 20 each are needed. Take more documents.")):
+        profile(replace(asked, tasks=("mini_gqa",)), tmp_path / "p.json", ProfileRules())
