@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import datasets
 import pytest
 
@@ -23,15 +26,29 @@ def given():
     return {"contrastive": {"review_layer": 5, "scope": "1:2"}, "vicrop": {"layer": 2}, "var": {"tau": 1.5}}
 
 
-@pytest.fixture
-def asked(checkpoint, given, tmp_path, monkeypatch):
-    """Settings of a study on four documents of two sets."""
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory):
+    """Keeps the mini sets' rows out of the user's data-set cache."""
+    patch = pytest.MonkeyPatch()
+    patch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path_factory.mktemp("cache")))
+    yield
+    patch.undo()
+
+
+@pytest.fixture(scope="session")
+def settings(checkpoint, given):
+    """Settings of a study on four documents of two sets, that lack a folder."""
     return Asked(
         tasks=("mini_gqa", "mini_docvqa"),
-        output=tmp_path / "studies",
+        output=Path(),
         checkpoint=CheckpointOptions(checkpoint),
         given=given,
         batch_size=3,
         limit=4,
     )
+
+
+@pytest.fixture
+def asked(settings, tmp_path):
+    """The same with a folder of the test's own."""
+    return replace(settings, output=tmp_path / "studies")

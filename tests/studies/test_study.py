@@ -3,6 +3,7 @@
 import json
 import re
 from dataclasses import replace
+from shutil import copytree
 
 import pytest
 from lmms_eval.evaluator import simple_evaluate
@@ -24,26 +25,40 @@ VARIANTS = (
 )
 
 
-@pytest.fixture
-def study(asked):
+def small(asked):
     return asked.study("small", [asked.variant(name, method, **options) for name, method, options in VARIANTS])
 
 
 @pytest.fixture
-def finished(study):
-    return Runner(study).run()
+def study(asked):
+    """One that has not begun."""
+    return small(asked)
+
+
+@pytest.fixture(scope="module")
+def finished(settings, tmp_path_factory):
+    """One that has run; not to be written into."""
+    return Runner(small(replace(settings, output=tmp_path_factory.mktemp("finished")))).run()
+
+
+@pytest.fixture
+def copied(finished, study):
+    """The same in a folder of the test's own."""
+    copytree(finished.study.output, study.output)
+    return study
 
 
 def answers(finished):
     return {name: {key: a.text for key, a in of.items()} for name, of in finished.answers.items()}
 
 
-def test_every_variant_answers_as_a_run_of_its_own(asked, study, finished):
+def test_every_variant_answers_as_a_run_of_its_own(settings, finished):
     """The harness's own evaluation of the entry, at the same documents."""
+    study = finished.study
     for variant in study.variants:
         (single,) = (v for v in study.variants if v.name == variant.name)
         entry = getattr(entries, f"Chat_{variant.method}")(
-            pretrained=asked.checkpoint.pretrained, batch_size=3, **single.options
+            pretrained=settings.checkpoint.pretrained, batch_size=3, **single.options
         )
         tasks = load_tasks(study.tasks, study.limit, study.seed)
         alone = simple_evaluate(
@@ -68,11 +83,11 @@ def test_what_was_computed_once_says_so(finished):
         assert logged["same_as"] == "vanilla" and logged["log"]["masked_tokens"] == 0
 
 
-def test_the_results_file_records_the_run(study, finished):
+def test_the_results_file_records_the_run(settings, finished):
     (run, _), _ = read_runs([finished.results["masked"]])
     found = run.provenance
     assert (found.method, found.seconds, found.batch_size, found.seed) == ("layermask", None, "3", "0")
-    assert "layer=2" in found.method_args and found.model == study.checkpoint.pretrained
+    assert "layer=2" in found.method_args and found.model == settings.checkpoint.pretrained
 
 
 # ---- stops -----------------------------------------------------------------------------------------------------------
@@ -88,8 +103,8 @@ def contents(folder):
 
 
 @pytest.mark.parametrize("batches", [0, 1, 3])
-def test_a_study_that_stopped_goes_on_and_leaves_the_same_files(asked, study, finished, monkeypatch, batches, tmp_path):
-    other = replace(study, output=tmp_path / "other")
+def test_a_study_that_stopped_goes_on_and_leaves_the_same_files(study, finished, monkeypatch, batches):
+    other = study
     written = []
     write = Journal.write
 
@@ -112,7 +127,7 @@ def test_a_study_that_stopped_goes_on_and_leaves_the_same_files(asked, study, fi
     total = 4 + 4  # batches of all shared variants, and of vicrop
     assert len(computed) == total - batches
     assert answers(again) == answers(finished)
-    assert contents(other.output) == contents(study.output)
+    assert contents(other.output) == contents(finished.study.output)
 
 
 class _Clock:
@@ -128,9 +143,9 @@ class _Clock:
         return self.date
 
 
-def test_a_finished_study_loads_no_model(study, finished, monkeypatch):
+def test_a_finished_study_loads_no_model(copied, finished, monkeypatch):
     monkeypatch.setattr("lmms_ca_plugin.harness.study.load", None)
-    assert answers(Runner(study).run()) == answers(finished)
+    assert answers(Runner(copied).run()) == answers(finished)
 
 
 @pytest.mark.parametrize(
@@ -141,24 +156,24 @@ def test_a_finished_study_loads_no_model(study, finished, monkeypatch):
         ({"variants": (Variant("vanilla", "vanilla", {}),)}, "its variants is"),
     ],
 )
-def test_another_study_in_the_folder_is_refused(study, finished, change, message):
+def test_another_study_in_the_folder_is_refused(copied, change, message):
     with pytest.raises(InputError, match=re.escape(message)):
-        Runner(replace(study, **change)).run()
+        Runner(replace(copied, **change)).run()
 
 
-def test_other_facts_are_refused(study, finished, monkeypatch):
-    lines = (study.output / FILE).read_text().splitlines(keepends=True)
-    (study.output / FILE).write_text("".join(lines[:-1]))
+def test_other_facts_are_refused(copied, monkeypatch):
+    lines = (copied.output / FILE).read_text().splitlines(keepends=True)
+    (copied.output / FILE).write_text("".join(lines[:-1]))
     monkeypatch.setattr("lmms_ca_plugin.harness.study.run_record", lambda *_: {"entry": "x", "torch": "0"})
     with pytest.raises(InputError, match="was begun with .*; now it is .*Answers of both would be mixed"):
-        Runner(study).run()
+        Runner(copied).run()
 
 
-def test_a_broken_line_in_the_middle_is_refused(study, finished):
-    lines = (study.output / FILE).read_text().splitlines(keepends=True)
-    (study.output / FILE).write_text("".join([lines[0], "{\n", *lines[1:]]))
+def test_a_broken_line_in_the_middle_is_refused(copied):
+    lines = (copied.output / FILE).read_text().splitlines(keepends=True)
+    (copied.output / FILE).write_text("".join([lines[0], "{\n", *lines[1:]]))
     with pytest.raises(InputError, match="line 2 is not whole JSON"):
-        Runner(study).run()
+        Runner(copied).run()
 
 
 def test_one_process_writes_a_journal(study, tmp_path):
@@ -193,9 +208,9 @@ def test_a_subset_is_seeded_and_nested():
     assert subset("t", 5, 5, 0) is subset("t", 5, None, 0) is None
 
 
-def test_documents_keep_their_numbers(study, finished):
-    asked = {task: {doc for t, doc in finished.answers["vanilla"] if t == task} for task in study.tasks}
-    assert asked == {task: set(subset(task, 500, 4, 0)) for task in study.tasks}
+def test_documents_keep_their_numbers(finished):
+    asked = {task: {doc for t, doc in finished.answers["vanilla"] if t == task} for task in finished.study.tasks}
+    assert asked == {task: set(subset(task, 500, 4, 0)) for task in finished.study.tasks}
     assert any(max(of) > 4 for of in asked.values())
 
 
