@@ -62,6 +62,7 @@ CASES = {
         needs_a_picture=False,
     ),
     "var": Case(examples=(SINKS, {**SINKS, "keep": 0}), off=({**SINKS, "keep": 1},)),
+    "distance": Case(examples=(), off=({}, {"to_layer": 2, "distance": "jsd"})),
     "vicrop": Case(
         examples=({"layer": 2}, {"layer": 2, "map": "grad_att"}, {"map": "pure_grad"}), off=(), one_picture=True
     ),

@@ -9,6 +9,7 @@ Axis letters: b rows: samples, or their branches; v vocabulary.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -65,12 +66,15 @@ def decode(
     pick = picker(generation, flight.seeds)
     answers: list[list[int]] = [[] for _ in flight.seeds]
     stopped, ended = [False] * len(answers), [False] * len(answers)
+    margins = [math.inf] * len(answers)
     logits = flight.prefill()  # (b, v)
     for length in range(1, generation.max_new_tokens + 1):
         tokens = pick(logits)  # (b,)
-        for row, token in enumerate(tokens.tolist()):
+        best = logits.topk(2).values  # (b, 2)
+        for row, (token, gap) in enumerate(zip(tokens.tolist(), (best[:, 0] - best[:, 1]).tolist(), strict=True)):
             if stopped[row]:
                 continue
+            margins[row] = min(margins[row], gap)
             if token in end_tokens:
                 stopped[row] = ended[row] = True
                 continue
@@ -79,4 +83,6 @@ def decode(
         if all(stopped) or length == generation.max_new_tokens:
             break
         logits = flight.step(tokens)
-    return [NewTokens(*row) for row in zip(answers, ended, strict=True)]
+    greedy = generation.temperature == 0
+    found = [margin if greedy and margin < math.inf else None for margin in margins]
+    return [NewTokens(*row) for row in zip(answers, ended, found, strict=True)]

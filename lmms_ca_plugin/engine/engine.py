@@ -124,5 +124,6 @@ class Engine(Front[Answer]):
             "prompt_tokens": answer.prompt_tokens,
             "image_tokens": answer.image_tokens,
             "new_tokens": answer.new_tokens,
+            "margin": answer.margin,
             "answer": answer.text,
         }

@@ -134,6 +134,6 @@ class Front(ABC, Generic[OfOne]):
         answers = []
         for new, length, images, log in zip(tokens, lengths, image_tokens, logs, strict=True):
             text, stopped = cut(self.to_text(new.ids), generation.until)
-            runaway = len(new.ids) == generation.max_new_tokens and not stopped
-            answers.append(Answer(text.strip(), length, images, len(new.ids), log, runaway=runaway))
+            runaway = not (new.ended or stopped)
+            answers.append(Answer(text.strip(), length, images, len(new.ids), log, runaway=runaway, margin=new.margin))
         return answers

@@ -84,7 +84,10 @@ class NewTokens:
     Attributes:
         ids: Token ids, without the end token.
         ended: Whether an end token came behind them; else a stop text, or the most tokens, ended the answer.
+        margin: The least by which a greedy choice, the end's included, beat the next best, in logits: near 0, another
+            order of the same sums may choose otherwise. None where nothing was chosen greedily, or nothing was left.
     """
 
     ids: list[int]
     ended: bool
+    margin: float | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
 
@@ -54,6 +54,7 @@ class Answer:
             baseline; the number of blocks if it did not.
         same_as: The variant whose branch this is: both decided the same for this sample. None if it has its own.
         runaway: Whether it reached the most tokens it may have, without an end.
+        margin: The least by which a greedy choice beat the next best; see `generation.NewTokens`.
     """
 
     text: str
@@ -64,6 +65,7 @@ class Answer:
     first_block: int = 0
     same_as: str | None = None
     runaway: bool = False
+    margin: float | None = field(default=None, compare=False)  # another batch rounds it otherwise
 
 
 def batches(requests: Sequence[Request], size: int) -> Iterator[list[int]]:

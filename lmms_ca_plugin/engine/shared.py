@@ -129,12 +129,15 @@ def branching(plans: Mapping[str, Plan], shared: Shared, num_blocks: int) -> Bra
     rows: dict[tuple[str, bool], list[int]] = {}
     computed_as: dict[str, tuple[str, ...]] = {}
     decisions: dict[str, dict[Edit, Decision]] = {}
+    observed: dict[str, Sequence[dict[str, Any]]] = {}
     for name, plan in plans.items():
         effects: list[tuple[Hashable, ...]] = [(id(plan),)] * len(shared.prompt.padding)
         if len(plan.shared_reads(num_blocks)) == len(plan.reads):
             reads = {read: shared.reads[read] for read in plan.reads}
             decisions[name] = {edit: edit.decide(reads, shared.prompt) for edit in plan.edits}
             effects = _effects(decisions[name], len(effects), functions)
+            if plan.observe is not None:
+                observed[name] = plan.observe(reads, shared.prompt)
         ending = None if plan.rescore is None else (functions.number(plan.rescore), plan.reads)
         computed_as[name] = tuple(
             first.setdefault((sample, (effect, ending)), name) for sample, effect in enumerate(effects)
@@ -148,9 +151,6 @@ def branching(plans: Mapping[str, Plan], shared: Shared, num_blocks: int) -> Bra
         else Branch(name, replace(plans[name], edits=()), shared.top, tuple(samples))
         for (name, edited), samples in rows.items()
     ]
-    observed = {
-        name: plan.observe(shared.reads, shared.prompt) for name, plan in plans.items() if plan.observe is not None
-    }
     return Branching(tuple(sorted(branches, key=lambda branch: branch.first_block)), computed_as, decisions, observed)
 
 

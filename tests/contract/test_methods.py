@@ -85,7 +85,7 @@ def texts(questions, *engine, max_new_tokens=4, **settings):
 def assert_unchanged(model_type, name, options, questions):
     family = small_model(model_type, dtype=torch.float32)
     plan = plan_of(family, name, options)
-    assert plan.edits or plan.rescore or name == "vanilla" or makes_inputs(name), (
+    assert plan.edits or plan.rescore or plan.observe or name == "vanilla" or makes_inputs(name), (
         "what changes nothing must be installed nevertheless"
     )
     tokens = TOKENS[:, : len(questions)]

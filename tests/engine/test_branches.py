@@ -1,7 +1,7 @@
 """Branches: what passes once, whose keys are whose, which branches are one, and what is refused."""
 
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 
 import pytest
@@ -19,7 +19,7 @@ from lmms_ca_plugin.engine.flight import attached
 from lmms_ca_plugin.engine.generation import Generation
 from lmms_ca_plugin.engine.selfcheck import self_check
 from lmms_ca_plugin.engine.shared import branching, shared_pass
-from lmms_ca_plugin.errors import CheckpointError, GenerationError, OptionError
+from lmms_ca_plugin.errors import CheckpointError, GenerationError, MemoryLimitError, OptionError
 from lmms_ca_plugin.families.llava import Llava
 from lmms_ca_plugin.methods import load_method
 from lmms_ca_plugin.methods._contract import Decision, Edit, Method, Plan, Read
@@ -135,6 +135,21 @@ def test_everything_shared_passes_once_and_all_branches_decode_together(family):
     assert prompts == expected
     rows = b * 6  # vanilla, L1, L4, half, knockout, dola
     assert steps == [(block, rows) for _step in range(2) for block in range(BLOCKS)]
+
+
+def test_branches_that_pass_in_groups_start_from_the_same_baseline(family):
+    """With as little memory as one branch of every sample needs, in steps of a few kilobytes from too little."""
+    front, counts = branched(family), []
+    enough = front.memory
+    for memory in (enough, *range(2**20, enough, 2**14)):
+        front.memory = memory
+        with passes(family) as (prompts, steps, _), suppress(MemoryLimitError):
+            front._answer_together(QUESTIONS, Generation(max_new_tokens=3))
+            counts.append((prompts, sum(rows for _block, rows in steps), len(steps)))
+        if len(counts) == 2:
+            break
+    whole, split = counts
+    assert split[:2] == whole[:2] and split[2] > whole[2]
 
 
 def test_without_a_variant_that_stays_on_it_the_baseline_ends_where_the_last_leaves(family):
@@ -259,6 +274,19 @@ def test_an_edit_may_rest_on_the_states_that_enter_its_own_block(family):
         if "4 again" in some:
             assert all(answer.same_as for answer in together["4 again"]), "decided before its branch began"
             assert len({bool(answer.log["dimmed"]) for answer in together["4"]}) == 2
+
+
+@dataclass(frozen=True)
+class Looks(Method):
+    """Changes nothing, and logs what it was shown."""
+
+    def plan(self, trunk):
+        return Plan((Read(1),), observe=lambda reads, prompt: ({"shown": len(reads)},) * len(prompt.kinds))
+
+
+def test_a_variant_that_observes_sees_its_own_reads_alone(family):
+    found = branched(family, {"half": VARIANTS["half"], "looks": Looks()}).answer_batch(QUESTIONS, Generation(2))
+    assert [answer.log for answer in found["looks"]] == [{"shown": 1}] * 3
 
 
 # ---- families that add something between blocks ----------------------------------------------------------------------

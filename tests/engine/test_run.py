@@ -5,6 +5,7 @@ import torch
 from naive import arguments, attention_of_last_token, generate
 from toys import ask, make_family, mixed_questions, photo
 
+from lmms_ca_plugin.engine.decode import decode
 from lmms_ca_plugin.engine.engine import Engine, Request, RunOptions
 from lmms_ca_plugin.engine.generation import Generation
 from lmms_ca_plugin.engine.run import Run
@@ -186,3 +187,23 @@ def test_float32_answers_match_at_any_batch_size():
     questions = mixed_questions()
     one, eight = (answers(family, questions, size, max_new_tokens=8) for size in (1, 8))
     assert [a.text for a in one] == [a.text for a in eight]
+
+
+def test_the_margin_is_the_closest_choice(family):
+    """Against logits of one step at a time; the end's choice counts, sampling has none."""
+    prompt = prompt_of(family, mixed_questions()[:2])
+    generation = Generation(max_new_tokens=3)
+    run = Run(family, Plan(), prompt, 3)
+    with run.attached():
+        found = decode(run, generation, frozenset(), str)
+    again = Run(family, Plan(), prompt, 3)
+    with again.attached():
+        logits, gaps = again.prefill(), []
+        for _ in range(3):
+            best = logits.topk(2).values
+            gaps.append(best[:, 0] - best[:, 1])
+            logits = again.step(logits.argmax(-1))
+    assert [new.margin for new in found] == torch.stack(gaps).min(0).values.tolist()
+    with (sampled := Run(family, Plan(), prompt, 1)).attached():
+        (one, _) = decode(sampled, Generation(max_new_tokens=1, temperature=1.0), frozenset(), str)
+    assert one.margin is None

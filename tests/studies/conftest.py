@@ -9,8 +9,6 @@ from lmms_ca_plugin.engine.load import CheckpointOptions
 from lmms_ca_plugin.studies.asked import Asked
 from lmms_ca_plugin.tiny import TinySettings, write_checkpoint
 
-GIVEN = {"contrastive": {"review_layer": 4, "scope": "1:2"}, "vicrop": {"layer": 2}, "var": {"tau": 1.5}}
-
 
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory):
@@ -19,15 +17,21 @@ def checkpoint(tmp_path_factory):
     return str(write_checkpoint(tmp_path_factory.mktemp("checkpoints") / "small", settings))
 
 
+@pytest.fixture(scope="session")
+def given():
+    """What methods need to be told of that checkpoint."""
+    return {"contrastive": {"review_layer": 5, "scope": "1:2"}, "vicrop": {"layer": 2}, "var": {"tau": 1.5}}
+
+
 @pytest.fixture
-def asked(checkpoint, tmp_path, monkeypatch):
+def asked(checkpoint, given, tmp_path, monkeypatch):
     """Settings of a study on four documents of two sets."""
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
     return Asked(
         tasks=("mini_gqa", "mini_docvqa"),
         output=tmp_path / "studies",
         checkpoint=CheckpointOptions(checkpoint),
-        given=GIVEN,
+        given=given,
         batch_size=3,
         limit=4,
     )

@@ -1,0 +1,221 @@
+"""Sweeps: which variants, what stands in the tidy table, what is drawn; and the paper's tables laid out."""
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from lmms_ca_plugin.cli import build
+from lmms_ca_plugin.engine.load import CheckpointOptions
+from lmms_ca_plugin.errors import OptionError
+from lmms_ca_plugin.families._contract import Trunk
+from lmms_ca_plugin.methods.contrastive import Contrastive
+from lmms_ca_plugin.results.multiplicity import holm
+from lmms_ca_plugin.results.published import SETS, tables
+from lmms_ca_plugin.results.runs import read_runs
+from lmms_ca_plugin.results.statistics import mean_interval, paired_difference
+from lmms_ca_plugin.studies.asked import Asked, given_options
+from lmms_ca_plugin.studies.reproduce import laid_out, plans
+from lmms_ca_plugin.studies.sweep import planned, sweep
+from lmms_ca_plugin.studies.sweeps import load_sweep, sweep_names
+from lmms_ca_plugin.studies.targets import load_target, target_names
+
+PAPER = Trunk("llava", "llama", 32, 4096, 32, 4096, 32000, 32064)
+ASKED = Asked(("ca",), None)
+
+
+# ---- variants --------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("name", sweep_names())
+def test_every_variant_has_a_plan_on_the_papers_trunk(name):
+    variants = load_sweep(name).variants(ASKED, PAPER)
+    assert variants[0].name == "vanilla" and len({v.name for v in variants}) == len(variants)
+    for variant in variants:
+        variant.made().plan(PAPER)
+
+
+def test_the_controls_are_each_one_option_away():
+    variants = load_sweep("controls").variants(ASKED, PAPER)[1:]
+    methods = [v.made() for v in variants]
+    assert len(set(methods)) == len(methods) and methods[0] == Contrastive()
+    assert {m.mask_by for m in methods} == {"contrastive", "random", "post", "none"}
+    assert {m.site for m in methods} == {"residual", "post_norm", "kv", "value", "logit", "knockout"}
+    assert {m.plan(PAPER).edits[0].block for m in methods} == {27, 28, 29, 30, 31}
+    assert "wcd" in {m.preset for m in methods}
+
+
+def test_review_blocks_that_leave_no_room_below_are_not_tried():
+    given = {"contrastive": {"review_layer": 4, "scope": "1:2"}}
+    small = replace(PAPER, num_blocks=6)
+    tried = [v.name for v in load_sweep("controls").variants(replace(ASKED, given=given), small)]
+    assert [name for name in tried if name.startswith("review")] == ["review_5"]
+
+
+def test_the_sweeps_of_the_paper_are_as_long_as_the_paper_needs():
+    counted = {name: len(load_sweep(name).variants(ASKED, PAPER)) for name in sweep_names()}
+    assert counted == {"controls": 15, "distance": 1, "layermask": 33, "methods": 6, "ratio": 12, "scope": 5}
+
+
+def test_sweeps_that_run_together_share_their_variants(asked):
+    plan = planned(["scope", "ratio"], asked)
+    assert plan.study.name == "scope+ratio"
+    assert [v.name for v in plan.study.variants][:6] == ["vanilla", "all", "deep", "shallow", "fusion", "rho_0.0"]
+    assert len(plan.study.variants) == 5 + 11
+
+
+def test_unknown_sweeps_and_targets_are_named():
+    with pytest.raises(OptionError, match="Unknown sweep 'scopes'. Did you mean 'scope'?"):
+        load_sweep("scopes")
+    with pytest.raises(OptionError, match="Unknown table or figure of the paper 'table4'. Did you mean 'table"):
+        load_target("table4")
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("review_layer=3", "--set review_layer=3: write METHOD.OPTION=VALUE"),
+        ("contrastiv.rho=1", "Unknown method 'contrastiv'. Did you mean 'contrastive'?"),
+        ("contrastive.rhoo=1", "Unknown option 'rhoo'. Did you mean 'rho'?"),
+        ("contrastive.rho=3", "rho=3.0 is not a share"),
+    ],
+)
+def test_wrong_settings_are_refused(setting, message):
+    with pytest.raises(OptionError, match=re.escape(message)):
+        given_options([setting])
+
+
+def test_settings_reach_the_methods():
+    given = given_options(["contrastive.review_layer=20", "contrastive.scope=2:4", "var.tau=5"])
+    asked = replace(ASKED, given=given)
+    assert asked.variant("x", "contrastive", rho=0.5).made() == Contrastive(review_layer=20, scope=(2, 4), rho=0.5)
+
+
+# ---- tables and figures ----------------------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def ran(checkpoint, given, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ran")
+    asked = Asked(
+        ("mini_gqa", "mini_textvqa"),
+        folder,
+        CheckpointOptions(checkpoint),
+        given=given,
+        batch_size=4,
+        limit=6,
+        timing=2,
+    )
+    return sweep(["scope", "ratio", "layermask"], asked)
+
+
+def test_the_tidy_table_is_what_statistics_say(ran):
+    table, finished = ran["ratio"].table, ran["ratio"].finished
+    assert list(dict.fromkeys(table["variant"])) == [v.name for v in finished.study.variants]
+    base = {run.task: run for run in read_runs([finished.results["vanilla"]])[0]}
+    for variant in ("rho_0.5", "rho_1.0"):
+        for run in read_runs([finished.results[variant]])[0]:
+            (row,) = table[(table["variant"] == variant) & (table["task"] == run.task)].to_dict("records")
+            clusters = run.documents["cluster"].tolist()
+            alone = mean_interval(run.documents[run.main].to_numpy(), clusters)
+            before = base[run.task].documents[run.main].to_numpy()
+            pair = paired_difference(before, run.documents[run.main].to_numpy(), clusters, resamples=0)
+            assert (row["score"], row["n"], row["x"]) == (100 * alone.mean, 6, float(variant[-3:]))
+            assert (row["delta"], row["p_value"]) == (100 * pair.difference, pair.p_value)
+    tested = table[table["variant"] != "vanilla"]
+    adjusted = holm({str(i): p for i, p in enumerate(tested["p_value"])})
+    np.testing.assert_allclose(tested["p_holm"], list(adjusted.values()))
+    assert table.loc[table["variant"] == "vanilla", ["delta", "p_value", "x"]].isna().all(None)
+    assert (table["seconds_per_question"] > 0).all() and set(table["limit"]) == {6}
+
+
+def test_nothing_is_computed_twice_in_a_ratio_sweep(ran):
+    same = ran["ratio"].table.groupby("variant")["n_same"].sum()
+    assert same["rho_0.0"] == 12 and same["vanilla"] == 0
+
+
+def test_every_sweep_leaves_its_table_and_figures(ran):
+    for name, swept in ran.items():
+        assert swept.csv.name == f"{name}.csv" and len(pd.read_csv(swept.csv)) == len(swept.table)
+        assert swept.figures and all(path.stat().st_size > 1000 for path in swept.figures)
+    assert {path.stem for path in ran["scope"].figures} == {"scope", "chosen"}
+
+
+def test_claims_stand_beside_the_papers(ran):
+    for target in ("fig2", "fig6", "fig7"):
+        definition = load_target(target)
+        claims = definition.claims(ran[definition.SWEEP])
+        assert claims and all(claim.printed and claim.ours for claim in claims)
+    (told,) = [c for c in load_target("fig6").claims(ran["scope"]) if "mini_gqa" in c.says]
+    layer, share = re.fullmatch(r"(\d)\.?0? \((\d+) %\)", told.ours).groups()
+    picked = [a.log["pre_layer"] for (task, _), a in ran["scope"].finished.answers["all"].items() if task == "mini_gqa"]
+    assert round(100 * picked.count(int(layer)) / len(picked)) == int(share)
+
+
+# ---- the paper's layout ----------------------------------------------------------------------------------------------
+def run_of(scores, variants):
+    rows = [
+        {
+            "variant": variant,
+            "task": f"ca_{name}",
+            "score": score,
+            "ci95_low": score - 1,
+            "ci95_high": score + 1,
+            "n": 100,
+            "limit": None,
+            "delta": None if variant == "vanilla" else 2.0,
+            "delta_ci95_low": 1.0,
+            "delta_ci95_high": 3.0,
+        }
+        for variant in variants
+        for name, score in zip(SETS, scores, strict=True)
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_printed_values_stand_beside_ours():
+    table = run_of((60, 61, 62, 63, 64, 65), ("vanilla", "all", "deep", "shallow", "fusion"))
+    layout = laid_out(3, load_target("table3"), {"llava-hf/llava-1.5-7b-hf": table})
+    printed = {row.scope: row for row in tables() if row.table == 3}
+    for scope in ("all", "deep", "shallow", "fusion"):
+        kinds = {r["kind"]: r for r in layout[layout["row"] == scope].to_dict("records")}
+        assert kinds["printed"]["gqa"] == printed[scope].cells["gqa"]
+        assert kinds["ours"]["gqa"] == "60.00 ± 1.00" and kinds["ours"]["average"] == "62.50"
+        assert kinds["ours - printed"]["gqa"] == f"{60 - float(printed[scope].cells['gqa']):+.2f}"
+        assert kinds["ours - vanilla"]["docvqa"] == "+2.00 [+1.00, +3.00]"
+    (vanilla,) = layout[layout["row"] == "vanilla"].to_dict("records")
+    assert vanilla["kind"] == "ours" and vanilla["model"] == "llava-hf/llava-1.5-7b-hf"
+
+
+def test_rows_that_were_not_run_say_why():
+    table = run_of((1, 2, 3, 4, 5, 6), ("vanilla", "contrastive", "dola", "vicrop"))
+    layout = laid_out(1, load_target("table1"), {"some/llava-1.5-7b-hf": table})
+    notes = layout[layout["kind"] == "printed"].set_index("model")["note"]
+    assert notes["BLIP-2"] == "not run: the paper takes it from elsewhere, and this package has no family for it"
+    assert set(notes["LLaVA-v1.6"]) == {"not run: no checkpoint of LLaVA-v1.6 is given"}
+    assert set(notes["LLaVA-v1.5"]) == {""}
+
+
+def test_a_checkpoint_the_paper_does_not_know_stands_alone():
+    layout = laid_out(2, load_target("table2"), {"mini": run_of((1, 2, 3, 4, 5, 6), ("vanilla", "dola"))})
+    mine = layout[layout["model"] == "mini"]
+    assert set(mine["kind"]) == {"ours", "ours - vanilla"} and set(mine["row"]) == {"vanilla", "dola"}
+    assert (layout.loc[layout["kind"] == "printed", "note"] != "").all()
+
+
+def test_targets_are_known_and_need_a_checkpoint(asked):
+    assert set(target_names()) == {"table1", "table2", "table3", "fig2", "fig3", "fig5", "fig6", "fig7"}
+    with pytest.raises(OptionError, match="name at least one checkpoint, and each once"):
+        plans("table3", [], asked)
+
+
+# ---- the command line ------------------------------------------------------------------------------------------------
+def test_reproduce_and_its_cost(asked, checkpoint):
+    settings = ["--set", "contrastive.review_layer=5", "--set", "contrastive.scope=1:2"]
+    common = ["--pretrained", checkpoint, "--tasks", "mini_gqa", "--limit", "3", "-o", str(asked.output), *settings]
+    told = CliRunner().invoke(build(), ["reproduce", "table3", *common, "--plan", "2"])
+    assert told.exit_code == 0, told.output
+    assert "at most 10 (one by one: 30)" in told.output  # six blocks, and one more for each of four variants
+    assert not asked.output.exists()
+    made = CliRunner().invoke(build(), ["reproduce", "table3", *common])
+    assert made.exit_code == 0 and "not run: no" in made.output, made.output
+    assert list((asked.output / "table3").glob("*.csv"))
