@@ -11,6 +11,7 @@ from lmms_ca_plugin.figures.style import BLUE, Caption, Grid, counted, new_figur
 
 COLUMNS = ("variant", "task", "metric", "n", "delta", "delta_ci95_low", "delta_ci95_high", "p_holm")
 ALPHA = 0.05
+NARROWEST = 1.0  # points each way, so that hundredths of a point do not fill a panel
 
 
 @styled
@@ -52,6 +53,8 @@ def differences(table: pd.DataFrame, caption: Caption) -> Figure:
         axes.tick_params(axis="y", length=0)
         axes.grid(axis="y", color="#DDDDDD", linewidth=0.4)
         axes.set_axisbelow(True)
+        low, high = axes.get_xlim()
+        axes.set_xlim(min(low, -NARROWEST), max(high, NARROWEST))
         if grid.is_bottom(i, len(metrics)):
             axes.set_xlabel("difference to vanilla, points")
     for axes in panels:

@@ -128,6 +128,12 @@ def test_differences_hold_every_interval_and_fill_what_is_significant():
     assert caption_of(figure).endswith("clustered by picture; filled: Holm-adjusted p < 0.05")
 
 
+def test_no_difference_looks_like_none():
+    table = tidy().assign(delta=0.0, delta_ci95_low=0.0, delta_ci95_high=0.0)
+    (axes,) = differences(table, CAPTION).axes
+    assert axes.get_xlim() == (-1, 1)
+
+
 # ---- distances, chosen -----------------------------------------------------------------------------------------------
 def test_distances_draw_the_mean_between_the_quartiles():
     values = {0: [0.0, 0.2, 0.4, 0.6, 1.0], 1: [0.1, 0.1, 0.2, 0.3, 0.3]}
