@@ -52,7 +52,7 @@ class Plan:
 
 
 PLANS = {
-    "cpu": Plan(Schedule(9_000, 64, 2e-3), Schedule(8_000, 24, 2e-3)),
+    "cpu": Plan(Schedule(9_000, 64, 2e-3), Schedule(5_500, 24, 2e-3)),
     "gpu": Plan(Schedule(8_000, 256, 3e-3), Schedule(20_000, 96, 3e-3)),
 }
 """What fits a machine: 2 CPU cores in a night, or a GPU in well under an hour of computing."""
