@@ -134,7 +134,7 @@ class Branched(Front[dict[str, Answer]]):
     def _answer_together(
         self, questions: Sequence[Question], generation: Generation, inputs: Inputs | None
     ) -> list[dict[str, Answer]]:
-        assert inputs is not None, "no variant makes its inputs"
+        inputs = self.family.encode(questions) if inputs is None else inputs
         self.check_length(inputs, generation)
         trunk, (samples, positions) = self.family.trunk, inputs.input_ids.shape
         batch = Batch(trunk, self.family.model.dtype.itemsize, samples, positions, generation.max_new_tokens)

@@ -64,7 +64,7 @@ def test_the_next_batch_is_read_beside_the_model_and_no_other(kind, monkeypatch)
     for first in (0, 2, 4, 6):
         before = events[: events.index(("computed", first))]
         assert sum(e[0] == "read" for e in before) == min(first + 4, 8)
-    assert 0 < made.spent.waiting and made.spent.waiting < made.spent.encoding
+    assert 0 < made.spent.waiting < made.spent.encoding
 
 
 def test_answers_are_those_of_batches_answered_one_at_a_time(any_family):
