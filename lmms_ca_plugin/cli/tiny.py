@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from lmms_ca_plugin.cli._shared import BatchSize
+
 app = typer.Typer(help="Train and examine the bundled small checkpoint.", no_args_is_help=True)
 
 
@@ -29,3 +31,27 @@ def train(
     machine = Machine(device, precision, workers)
     written = train_mini(folder, plan_for(plan), machine, seed, blind=blind)
     print(f"The checkpoint: {written}")
+
+
+@app.command()
+def evaluate(
+    pretrained: Annotated[str, typer.Argument(help="A bundled name, a folder or a hub id.")] = "mini",
+    shown: Annotated[
+        str, typer.Option(help="Pictures: own, swapped (another question's) or none; several joined by commas.")
+    ] = "own",
+    limit: Annotated[int | None, typer.Option(min=1, help="Questions per set; all 500 without one.")] = None,
+    batch_size: BatchSize = 32,
+) -> None:
+    """Answer the mini sets greedily, with a question's own picture, another's or none; beside the most frequent answer.
+
+    Prints the main metric, percent, with half its 95 % interval, clustered by scene.
+    """
+    from typing import cast
+
+    from lmms_ca_plugin.results.markdown import as_markdown
+    from lmms_ca_plugin.tiny.evaluation import BENCHMARKS, Shown, cells, most_frequent
+    from lmms_ca_plugin.tiny.evaluation import evaluate as answer
+
+    found = {f"pictures: {way}": answer(pretrained, cast(Shown, way), limit, batch_size) for way in shown.split(",")}
+    lines = {**found, "most frequent answer": most_frequent()}
+    print(as_markdown(["", *BENCHMARKS, "mean"], [[name, *cells(scores)] for name, scores in lines.items()], texts=1))

@@ -11,13 +11,15 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from random import Random
 from statistics import fmean
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from lmms_ca_plugin.engine.engine import Engine, Request, RunOptions
 from lmms_ca_plugin.engine.generation import Generation
 from lmms_ca_plugin.engine.load import CheckpointOptions, InputOptions
+from lmms_ca_plugin.errors import unknown
 from lmms_ca_plugin.families._contract import Message, Question
 from lmms_ca_plugin.methods.vanilla import Vanilla
+from lmms_ca_plugin.results.statistics import mean_interval
 from lmms_ca_plugin.scoring.documents import BENCHMARKS, score
 from lmms_ca_plugin.tiny.benchmarks.mini import QUESTIONS, SCENE, choose, mini_rows
 from lmms_ca_plugin.tiny.benchmarks.rows import Row
@@ -41,7 +43,13 @@ def evaluate(
 
     Returns:
         By set, the main metric of every question, 0 to 1.
+
+    Raises:
+        OptionError: There is no such way to show pictures.
+        CheckpointError: The checkpoint cannot be used.
     """
+    if shown not in get_args(Shown):
+        raise unknown("way to show pictures", shown, get_args(Shown))
     options = RunOptions(batch_size=batch_size)
     engine = Engine.load("vanilla", Vanilla(), CheckpointOptions(pretrained), InputOptions(), options)
     rows = {benchmark: mini_rows(benchmark)[:limit] for benchmark in BENCHMARKS}
@@ -83,6 +91,16 @@ def means(scores: dict[str, list[float]]) -> dict[str, float]:
     return {**by_set, "mean": fmean(by_set.values())}
 
 
+def cells(scores: dict[str, list[float]]) -> list[str]:
+    """Writes each set's mean with half its 95 % interval, clustered by scene, and the mean of the means; percent."""
+    written = []
+    for benchmark, values in scores.items():
+        scenes = [row[SCENE] for row in mini_rows(benchmark)[: len(values)]]
+        found = mean_interval(values, scenes)
+        written.append(f"{100 * found.mean:.1f} ± {50 * (found.high - found.low):.1f}")
+    return [*written, f"{means(scores)['mean']:.1f}"]
+
+
 def _scenes(rows: Sequence[Row], shown: Shown) -> list[str | None]:
     own = [row[SCENE] for row in rows]
     if shown == "none":
@@ -108,4 +126,4 @@ def _question(benchmark: str, number: int, row: Row, scene: str | None) -> Quest
     return Question(f"mini_{benchmark}", "test", number, conversation, len(text))
 
 
-__all__ = ["QUESTIONS", "evaluate", "means", "most_frequent"]
+__all__ = ["BENCHMARKS", "QUESTIONS", "Shown", "cells", "evaluate", "means", "most_frequent"]

@@ -41,8 +41,7 @@ def test_a_profile_is_written_and_contrastive_refuses_to_guess(asked, checkpoint
         Contrastive.from_options({"profile": str(file)}).plan(trunk)
     told = CliRunner().invoke(
         build(),
-        ["profile", checkpoint, "--tasks", "mini_gqa", "--limit", "60", "--batch-size", "20"]
-        + ["-o", str(file), "--folder", str(asked.output)],
+        f"profile {checkpoint} --tasks mini_gqa --limit 60 --batch-size 20 -o {file} --folder {asked.output}".split(),
     )
     assert told.exit_code == 0 and "review block: none found" in told.output, told.output
 
