@@ -66,6 +66,42 @@ class Estimate:
             return "undecided"
         return "met" if self.high < target else "missed"
 
+    def reaches(self, least: float) -> Verdict:
+        """Says whether the median is at least `least`, by the same rule."""
+        if self.low is None or self.high is None or self.low <= least <= self.high:
+            return "undecided"
+        return "met" if self.low > least else "missed"
+
+    def over(self, unit: float) -> Estimate:
+        """The same estimate in another unit."""
+        low, high = (None if end is None else end / unit for end in (self.low, self.high))
+        return Estimate(tuple(ratio / unit for ratio in self.ratios), self.median / unit, low, high)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What is to be shown.
+
+    Attributes:
+        what: In words.
+        estimate: What was measured of it.
+        most: It should be at most this.
+        least: And at least this; None has no lower end.
+    """
+
+    what: str
+    estimate: Estimate
+    most: float
+    least: float | None = None
+
+    @property
+    def verdict(self) -> Verdict:
+        """Whether it was shown."""
+        ends = [self.estimate.verdict(self.most)]
+        if self.least is not None:
+            ends.append(self.estimate.reaches(self.least))
+        return overall(ends) or "undecided"
+
 
 def overall(verdicts: Sequence[Verdict]) -> Verdict | None:
     """Joins verdicts: one missed target is a miss, else one undecided leaves all undecided; None of none."""

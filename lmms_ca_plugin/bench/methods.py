@@ -1,26 +1,23 @@
 """What each method costs: wall time and peak memory relative to vanilla, in one process, on one model.
 
-Rule: time is measured in pairs, vanilla and the method one right after the other, in random order; the methods take
-turns, in random order too, so that whatever else the machine does falls on all of them. Nothing is compared across
-pairs. Memory is measured before, in passes of its own (`bench/memory.py`), which warm everything up.
+Rule: time is measured in pairs of vanilla and the method (`bench/pairs.py`). Memory is measured before, in passes of
+its own (`bench/memory.py`), which warm everything up.
 """
 
 from __future__ import annotations
 
-import gc
-import random
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-import torch
 from tqdm import tqdm
 
 from lmms_ca_plugin.bench.estimate import Estimate, Verdict, overall
 from lmms_ca_plugin.bench.floor import Floor
-from lmms_ca_plugin.bench.memory import Peak, peak_of
+from lmms_ca_plugin.bench.memory import Peak
 from lmms_ca_plugin.bench.models import held_bytes
+from lmms_ca_plugin.bench.pairs import MEMORY_PASSES, Pair, in_pairs, peaks
 from lmms_ca_plugin.bench.sides import MethodSide, NaiveSide, Side, make_questions
 from lmms_ca_plugin.bench.targets import Case, case_of
 from lmms_ca_plugin.errors import LmmsCaError, OptionError, unknown
@@ -28,7 +25,6 @@ from lmms_ca_plugin.families._contract import Family, Question
 from lmms_ca_plugin.methods import load_method, method_names
 
 BASELINE = "vanilla"
-MEMORY_PASSES = 2  # allocations repeat to the byte; the second pass shows it
 
 
 @dataclass(frozen=True)
@@ -62,21 +58,6 @@ class BenchOptions:
 
 
 @dataclass(frozen=True)
-class Pair:
-    """Two answers to the same questions, one right after the other.
-
-    Attributes:
-        vanilla: Seconds.
-        method: Seconds.
-        vanilla_first: Which came first.
-    """
-
-    vanilla: float
-    method: float
-    vanilla_first: bool
-
-
-@dataclass(frozen=True)
 class Cost:
     """What one method, or the naive way, costs.
 
@@ -105,7 +86,7 @@ class Cost:
     @property
     def time(self) -> Estimate:
         """Wall time relative to vanilla."""
-        return Estimate.of_noisy([pair.method / pair.vanilla for pair in self.pairs])
+        return Estimate.of_noisy([pair.ratio for pair in self.pairs])
 
     def memory(self, which: str) -> Estimate:
         """Peak memory relative to vanilla, `working` or `total`."""
@@ -166,10 +147,11 @@ def measure(family: Family, options: BenchOptions) -> list[Cost]:
         measured = [_peaks(side, family, questions, progress) for side in sides]
         did = [_did(e, m.logs[0]) for e, m in zip(entrants, measured[1:], strict=True)]
         progress.set_description("time")
-        for side in sides:  # once without a profiler, so that the first pair pays for nothing
-            _seconds(side, questions, family)
+        calls = [partial(side.answer, questions) for side in sides]
+        for call in calls:  # once without a profiler, so that the first pair pays for nothing
+            call()
             progress.update()
-        pairs = _pairs(vanilla, sides[1:], family, questions, options, progress)
+        pairs = in_pairs(calls[0], calls[1:], family.model.device, options.pairs, options.seed, progress.update)
     judged = "total" if family.model.device.type == "cuda" else "working"
     return [
         Cost(
@@ -208,52 +190,10 @@ def _did(entrant: _Entrant, log: dict[str, Any]) -> str:
 
 
 def _peaks(side: Side, family: Family, questions: Sequence[Question], progress: tqdm) -> _Measured:
-    held, device = held_bytes(family), family.model.device
     logs: list[dict[str, Any]] = []
 
     def answer() -> None:
         logs[:] = side.answer(questions)
 
-    if device.type == "cuda":
-        answer()  # libraries take their workspaces, and keep them
-    peaks = []
-    for _ in range(MEMORY_PASSES):
-        peaks.append(peak_of(answer, device, held))
-        progress.update()
-    return _Measured(tuple(peaks), tuple(logs))
-
-
-def _pairs(
-    vanilla: Side,
-    sides: Sequence[Side],
-    family: Family,
-    questions: Sequence[Question],
-    options: BenchOptions,
-    progress: tqdm,
-) -> list[list[Pair]]:
-    chance = random.Random(options.seed)
-    pairs: list[list[Pair]] = [[] for _ in sides]
-    for _ in range(options.pairs):
-        for index in chance.sample(range(len(sides)), len(sides)):
-            vanilla_first = chance.random() < 0.5
-            order = (vanilla, sides[index]) if vanilla_first else (sides[index], vanilla)
-            first, second = (_seconds(side, questions, family) for side in order)
-            base, own = (first, second) if vanilla_first else (second, first)
-            pairs[index].append(Pair(base, own, vanilla_first))
-            progress.update(2)
-    return pairs
-
-
-def _seconds(side: Side, questions: Sequence[Question], family: Family) -> float:
-    device = family.model.device
-    gc.collect()
-    _wait(device)
-    start = time.perf_counter()
-    side.answer(questions)
-    _wait(device)
-    return time.perf_counter() - start
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    found = peaks(answer, family.model.device, held_bytes(family), progress.update)
+    return _Measured(found, tuple(logs))

@@ -20,8 +20,8 @@ from lmms_ca_plugin.bench.methods import BenchOptions, Cost
 from lmms_ca_plugin.bench.models import held_bytes
 from lmms_ca_plugin.families._contract import Family
 
-SCHEMA = 1
-PACKAGES = ("lmms-ca", "transformers", "numpy", "scipy", "pillow", "tokenizers")
+SCHEMA = 2
+PACKAGES = ("lmms-ca", "lmms_eval", "transformers", "numpy", "scipy", "pillow", "tokenizers")
 
 
 @dataclass(frozen=True)
@@ -59,14 +59,15 @@ class Machine:
 
 
 def as_record(
-    costs: Sequence[Cost], family: Family, options: BenchOptions, machine: Machine, seconds: float
+    bench: str, measured: dict[str, Any], family: Family, options: Any, machine: Machine, seconds: float
 ) -> dict[str, Any]:
     """Gathers everything that was set, measured and concluded.
 
     Args:
-        costs: What `measure` returned.
+        bench: Its name.
+        measured: What it found; see `of_methods` and its siblings.
         family: The model.
-        options: How it was measured.
+        options: How it was measured, a dataclass.
         machine: Where.
         seconds: How long the whole took.
 
@@ -76,7 +77,7 @@ def as_record(
     trunk, model = family.trunk, family.model
     return {
         "schema": SCHEMA,
-        "bench": "methods",
+        "bench": bench,
         "options": asdict(options),
         "machine": asdict(machine),
         "seconds": seconds,
@@ -95,8 +96,13 @@ def as_record(
             "attn_implementation": family.text_config._attn_implementation,
         },
         "confidence": CONFIDENCE,
-        "costs": {cost.name: _cost(cost) for cost in costs},
+        **measured,
     }
+
+
+def of_methods(costs: Sequence[Cost]) -> dict[str, Any]:
+    """The record of `bench methods`."""
+    return {"costs": {cost.name: _cost(cost) for cost in costs}}
 
 
 def _cost(cost: Cost) -> dict[str, Any]:
@@ -139,10 +145,10 @@ def as_table(costs: Sequence[Cost], options: BenchOptions) -> Table:
     for cost in costs:
         table.add_row(
             cost.name,
-            f"{statistics.median(pair.method for pair in cost.pairs):.2f}",
-            _interval(cost.time),
+            f"{statistics.median(pair.own for pair in cost.pairs):.2f}",
+            interval(cost.time),
             _target(cost, "time", cost.case.time),
-            _interval(cost.memory(cost.judged)),
+            interval(cost.memory(cost.judged)),
             _target(cost, "memory", cost.case.memory),
         )
     return table
@@ -170,7 +176,8 @@ def _floor(floor: Floor) -> str:
     )
 
 
-def _interval(estimate: Estimate) -> str:
+def interval(estimate: Estimate) -> str:
+    """A median with its interval, or a dash where there is none."""
     median = f"{estimate.median:.3f}"
     if estimate.low is None or estimate.high is None:
         return f"{median} (-)"

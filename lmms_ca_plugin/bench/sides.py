@@ -1,7 +1,7 @@
-"""What is measured against what: a method through the engine, and the naive way through transformers' `generate`.
+"""What is measured against what: a method through the engine, and transformers' `generate`.
 
-A side answers one batch of questions from the picture to the last token: preprocessing, vision, prefill, decoding. No
-side stops at an end token, so all decode the same number of tokens.
+A side answers one batch of questions from the picture to the last token: preprocessing, vision, prefill, decoding; a
+runner answers any number of them. None stops at an end token, so all decode the same number of tokens.
 """
 
 from __future__ import annotations
@@ -9,13 +9,15 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from io import BytesIO
 from typing import Any, Protocol
 
 import torch
 from PIL import Image, ImageDraw
 
-from lmms_ca_plugin.engine.engine import Engine, RunOptions
+from lmms_ca_plugin.engine.engine import Engine, Request, RunOptions
+from lmms_ca_plugin.engine.front import Spent
 from lmms_ca_plugin.engine.generation import Generation
 from lmms_ca_plugin.errors import LmmsCaError
 from lmms_ca_plugin.families._contract import Family, Message, Question
@@ -53,7 +55,7 @@ class MethodSide:
         cls, name: str, family: Family, method: Method, batch_size: int, seed: int, new_tokens: int
     ) -> MethodSide:
         """Attaches a method to a model, which proves at once that it works there."""
-        engine = Engine(family, method, RunOptions(batch_size=batch_size, seed=seed), name=name)
+        engine = Engine(family, method, RunOptions(batch_size=batch_size, seed=seed), name=name, is_main=False)
         engine.end_tokens = frozenset()
         return cls(name, engine, Generation(max_new_tokens=new_tokens))
 
@@ -61,7 +63,7 @@ class MethodSide:
         """Answers a batch through the engine."""
         answers = self.engine.answer_batch(questions, self.generation)
         for answer in answers:
-            _check_tokens(self.name, answer.new_tokens, self.generation.max_new_tokens)
+            check_tokens(self.name, answer.new_tokens, self.generation.max_new_tokens)
         return [answer.log for answer in answers]
 
 
@@ -88,11 +90,82 @@ class NaiveSide:
                 output_attentions=True,
                 return_dict_in_generate=True,
             )
-        _check_tokens(self.name, output.sequences.shape[1] - inputs.input_ids.shape[1], self.new_tokens)
+        check_tokens(self.name, output.sequences.shape[1] - inputs.input_ids.shape[1], self.new_tokens)
         weights = sum(block.numel() for step in output.attentions for block in step)
         if not weights:
             raise LmmsCaError("The naive way returned no attention weights; it would be measured as too cheap.")
         return [{"attention_weights": weights // len(questions)} for _ in questions]
+
+
+class Runner(Protocol):
+    """One way to answer any number of questions."""
+
+    @property
+    def name(self) -> str:
+        """How tables call it."""
+
+    def texts(self, questions: Sequence[Question]) -> list[str]:
+        """Answers questions, in batches of its own size.
+
+        Raises:
+            LmmsCaError: An answer has another number of tokens than asked for.
+        """
+
+
+@dataclass(frozen=True)
+class EngineRunner:
+    """Vanilla through the engine, in batches that are decoded and preprocessed ahead.
+
+    Attributes:
+        side: Vanilla; it answers one batch.
+        spent: What each run has spent on encoding.
+    """
+
+    side: MethodSide
+    spent: list[Spent] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """Vanilla with its batch size."""
+        return f"{self.side.name}, batch {self.side.engine.options.batch_size}"
+
+    def texts(self, questions: Sequence[Question]) -> list[str]:
+        """Answers questions through the engine."""
+        answers = self.side.engine.answer([Request(question, self.side.generation) for question in questions])
+        self.spent.append(self.side.engine.spent)
+        for answer in answers:
+            check_tokens(self.name, answer.new_tokens, self.side.generation.max_new_tokens)
+        return [answer.text for answer in answers]
+
+
+@dataclass(frozen=True)
+class GenerateRunner:
+    """Processor and `generate`, one question after the other: what the harness's own `llava_hf` does."""
+
+    family: Family
+    new_tokens: int
+    name: str = "generate, batch 1"
+
+    def texts(self, questions: Sequence[Question]) -> list[str]:
+        """Answers questions through `generate`."""
+        return [self._text(question) for question in questions]
+
+    def _text(self, question: Question) -> str:
+        model, tokenizer = self.family.model, self.family.processor.tokenizer
+        inputs = self.family.encode([question])  # the processor's work
+        output = model.generate(
+            input_ids=inputs.input_ids.to(model.device),
+            attention_mask=inputs.padding.long().to(model.device),
+            pixel_values=inputs.pictures["pixel_values"].to(model.device, model.dtype),
+            do_sample=False,
+            min_new_tokens=self.new_tokens,
+            max_new_tokens=self.new_tokens,
+            pad_token_id=tokenizer.eos_token_id,
+        )
+        new = output[0, inputs.input_ids.shape[1] :]
+        check_tokens(self.name, len(new), self.new_tokens)
+        text: str = tokenizer.decode(new, skip_special_tokens=True)
+        return text.strip()
 
 
 @contextmanager
@@ -128,10 +201,29 @@ def make_questions(number: int, seed: int) -> list[Question]:
     return questions
 
 
+def as_files(questions: Sequence[Question]) -> list[Question]:
+    """Makes the pictures JPEG files in memory, which are decoded each time they are read, as data sets decode them."""
+    return [_as_file(question) for question in questions]
+
+
+def _as_file(question: Question) -> Question:
+    (message,) = question.read()
+    file = BytesIO()
+    message.pictures[0].save(file, "JPEG", quality=90)
+
+    def conversation() -> tuple[Message, ...]:
+        picture = Image.open(BytesIO(file.getvalue()))
+        picture.load()
+        return (Message(message.role, message.text, (picture,)),)
+
+    return replace(question, conversation=conversation)
+
+
 def _colour(chance: random.Random) -> tuple[int, int, int]:
     return chance.randrange(256), chance.randrange(256), chance.randrange(256)
 
 
-def _check_tokens(name: str, given: int, wanted: int) -> None:
+def check_tokens(name: str, given: int, wanted: int) -> None:
+    """Refuses an answer of another length than all sides must have."""
     if given != wanted:
         raise LmmsCaError(f"{name} decoded {given} tokens in place of {wanted}; its cost cannot be compared.")

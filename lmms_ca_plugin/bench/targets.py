@@ -12,6 +12,13 @@ from typing import Any
 from lmms_ca_plugin.bench.floor import Floor, two_picture_floor
 from lmms_ca_plugin.families._contract import Family, Question
 
+# `lmms-ca bench throughput`: times relative to the harness's own `llava_hf`, or to `generate` where it is missing.
+NO_SLOWER = 1.0  # vanilla at batch 1
+BEST_ON_GPU = 1 / 6  # vanilla at its best batch size: six times the throughput
+MATCHES = (0.95, 1.05)  # `generate` may stand for `llava_hf`
+# `lmms-ca bench studies`
+OVER_FLOOR = 1.15  # a ratio of times, over that of the operations it cannot do without
+
 Log = Mapping[str, Any]
 CountFloor = Callable[[Family, Sequence[Question], Sequence[Log], int], Floor]  # the last is the new tokens
 

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+if TYPE_CHECKING:
+    from lmms_ca_plugin.families._contract import Family
+
 app = typer.Typer(help="Measure what methods cost.", no_args_is_help=True)
+
+Device = Annotated[str, typer.Option(help="cpu (114 million parameters), or cuda (the 7B shape, bfloat16).")]
+Tokens = Annotated[int, typer.Option(help="Tokens that every answer has.")]
+Together = Annotated[int, typer.Option(help="Questions answered together.")]
+Seed = Annotated[int, typer.Option(help="Seed of weights, questions and order.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="PyTorch's threads on a CPU; its own choice without.")]
+Json = Annotated[Path | None, typer.Option(help="Also write everything that was measured to this file.")]
+Shown = tuple[dict[str, Any], list[Any]]  # what goes into the file, and what is printed
 
 
 @app.callback()
@@ -17,33 +30,113 @@ def bench() -> None:
 
 @app.command()
 def methods(
-    device: Annotated[
-        str, typer.Option(help="cpu (114 million parameters), or cuda (the 7B shape, bfloat16).")
-    ] = "cpu",
+    device: Device = "cpu",
     pairs: Annotated[int, typer.Option(help="Timed pairs per method; below 9 no time is judged.")] = 21,
-    batch_size: Annotated[int, typer.Option(help="Questions answered together.")] = 1,
-    new_tokens: Annotated[int, typer.Option(help="Tokens that every answer has.")] = 4,
+    batch_size: Together = 1,
+    new_tokens: Tokens = 4,
     methods: Annotated[str | None, typer.Option(help="Joined by commas; all without it.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of weights, questions and order.")] = 0,
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="PyTorch's threads on a CPU; its own choice without.")
-    ] = None,
-    json: Annotated[Path | None, typer.Option(help="Also write everything that was measured to this file.")] = None,
+    seed: Seed = 0,
+    threads: Threads = None,
+    json: Json = None,
 ) -> None:
     """Measure each method's wall time and peak memory relative to vanilla, on a model with random weights."""
-    import time
+    from lmms_ca_plugin.bench.methods import BenchOptions, measure
+    from lmms_ca_plugin.bench.report import as_table, of_methods, remarks
+
+    options = BenchOptions(None if methods is None else _names(methods), pairs, batch_size, new_tokens, seed)
+
+    def run(family: Family) -> Shown:
+        costs = measure(family, options)
+        return of_methods(costs), [as_table(costs, options), *remarks(costs)]
+
+    _bench("methods", run, options, device, threads, json)
+
+
+@app.command()
+def throughput(
+    device: Device = "cpu",
+    pairs: Annotated[int, typer.Option(help="Timed pairs per side; below 9 nothing is judged.")] = 9,
+    batch_sizes: Annotated[
+        str | None, typer.Option(help="Vanilla's, joined by commas; 1,2,4 on a CPU and 1,8,32 on a GPU without it.")
+    ] = None,
+    questions: Annotated[
+        int | None, typer.Option(help="Per timed run; two batches of the largest size without it.")
+    ] = None,
+    new_tokens: Tokens = 4,
+    against: Annotated[
+        Literal["llava_hf", "generate"] | None,
+        typer.Option(help="The harness's own entry, or processor and generate; llava_hf where the harness is found."),
+    ] = None,
+    seed: Seed = 0,
+    threads: Threads = None,
+    json: Json = None,
+) -> None:
+    """Measure vanilla's throughput and memory against the harness's llava_hf and transformers' generate."""
+    from importlib.util import find_spec
+
+    from lmms_ca_plugin.bench.report_runs import claims_table, of_throughput, throughput_table
+    from lmms_ca_plugin.bench.throughput import Peer, ThroughputOptions, measure
+    from lmms_ca_plugin.errors import OptionError
+
+    default = "1,2,4" if device == "cpu" else "1,8,32"
+    sizes = _numbers("batch_sizes", batch_sizes or default)
+    asked = 2 * max(sizes) if questions is None else questions
+    options = ThroughputOptions(sizes, asked, pairs, new_tokens, seed)
+    found = find_spec("lmms_eval") is not None
+    if against == "llava_hf" and not found:
+        raise OptionError("against=llava_hf needs lmms-eval, which is not installed. Take generate, or leave it out.")
+    peer: Peer | None = None
+    if found and against != "generate":
+        from lmms_ca_plugin.harness.peer import LlavaHf
+
+        peer = LlavaHf
+
+    def run(family: Family) -> Shown:
+        speeds = measure(family, options, peer)
+        return of_throughput(speeds), [throughput_table(speeds), claims_table(speeds.claims)]
+
+    _bench("throughput", run, options, device, threads, json)
+
+
+@app.command()
+def studies(
+    device: Device = "cpu",
+    pairs: Annotated[int, typer.Option(help="Timed pairs per study; below 9 nothing is judged.")] = 9,
+    batch_size: Together = 2,
+    new_tokens: Tokens = 4,
+    studies: Annotated[
+        str, typer.Option(help="Joined by commas: masking (Table 3 and Figure 7), layers (the layer sweep).")
+    ] = "masking,layers",
+    seed: Seed = 0,
+    threads: Threads = None,
+    json: Json = None,
+) -> None:
+    """Measure the paper's masking studies as branches of one pass, against vanilla or their variants one by one."""
+    from lmms_ca_plugin.bench.report_runs import claims_table, of_studies, studies_table
+    from lmms_ca_plugin.bench.studies import StudiesOptions, measure
+
+    options = StudiesOptions(_names(studies), pairs, batch_size, new_tokens, seed)
+
+    def run(family: Family) -> Shown:
+        costs = measure(family, options)
+        return of_studies(costs), [studies_table(costs), claims_table([c for cost in costs for c in cost.claims])]
+
+    _bench("studies", run, options, device, threads, json)
+
+
+def _bench(
+    name: str, run: Callable[[Family], Shown], options: Any, device: str, threads: int | None, json: Path | None
+) -> None:
+    """Builds the model, measures, prints and writes."""
     from json import dumps
 
     import torch
     from rich.console import Console
 
-    from lmms_ca_plugin.bench.methods import BenchOptions, measure
     from lmms_ca_plugin.bench.models import build_family
-    from lmms_ca_plugin.bench.report import Machine, as_record, as_table, remarks
+    from lmms_ca_plugin.bench.report import Machine, as_record
     from lmms_ca_plugin.errors import InputError
 
-    names = None if methods is None else tuple(name.strip() for name in methods.split(","))
-    options = BenchOptions(names, pairs, batch_size, new_tokens, seed)
     if json is not None and not json.parent.is_dir():
         raise InputError(f"json={json}: there is no folder {json.parent}. Make it first.")
     if threads is not None:
@@ -51,14 +144,26 @@ def methods(
     start = time.perf_counter()
     console = Console()
     with console.status("Building the model"):
-        family = build_family(device, seed)
+        family = build_family(device, options.seed)
     machine = Machine.now(family.model.device)
-    costs = measure(family, options)
+    measured, shown = run(family)
     seconds = time.perf_counter() - start
-    console.print(as_table(costs, options))
-    for line in remarks(costs):
-        console.print(line, style="dim", highlight=False)
+    for what in shown:
+        console.print(what, style="dim" if isinstance(what, str) else None, highlight=False)
     if json is not None:
-        record = as_record(costs, family, options, machine, seconds)
+        record = as_record(name, measured, family, options, machine, seconds)
         json.write_text(dumps(record, indent=1) + "\n", encoding="utf-8")
         console.print(f"Everything that was measured: {json}", soft_wrap=True)
+
+
+def _names(joined: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in joined.split(","))
+
+
+def _numbers(option: str, joined: str) -> tuple[int, ...]:
+    from lmms_ca_plugin.errors import OptionError
+
+    names = _names(joined)
+    if not all(name.isdecimal() for name in names):
+        raise OptionError(f"{option}={joined} is not allowed. Allowed: whole numbers joined by commas, e.g. 1,2,4.")
+    return tuple(map(int, names))

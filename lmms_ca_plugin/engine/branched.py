@@ -22,7 +22,7 @@ from lmms_ca_plugin.engine.requests import Answer, Request, RunOptions
 from lmms_ca_plugin.engine.selfcheck import complete, self_check
 from lmms_ca_plugin.engine.shared import Branching, branching, shared_pass
 from lmms_ca_plugin.errors import OptionError
-from lmms_ca_plugin.families._contract import Family, Prompt, Question
+from lmms_ca_plugin.families._contract import Family, Inputs, Prompt, Question
 from lmms_ca_plugin.methods._contract import Method, Plan
 
 
@@ -118,7 +118,7 @@ class Branched(Front[dict[str, Answer]]):
             MemoryLimitError: A question does not fit, even alone.
         """
         self._check_generation(generation)
-        return self._by_variant(self._answer_fitting(questions, generation))
+        return self._by_variant(self._answer_now(questions, generation))
 
     def _by_variant(self, answered: Sequence[dict[str, Answer]]) -> dict[str, list[Answer]]:
         return {name: [answers[name] for answers in answered] for name in self.variants}
@@ -131,8 +131,10 @@ class Branched(Front[dict[str, Answer]]):
             )
 
     # ---- one batch ---------------------------------------------------------------------------------------------------
-    def _answer_together(self, questions: Sequence[Question], generation: Generation) -> list[dict[str, Answer]]:
-        inputs = self.family.encode(questions)
+    def _answer_together(
+        self, questions: Sequence[Question], generation: Generation, inputs: Inputs | None
+    ) -> list[dict[str, Answer]]:
+        inputs = self.family.encode(questions) if inputs is None else inputs
         self.check_length(inputs, generation)
         trunk, (samples, positions) = self.family.trunk, inputs.input_ids.shape
         batch = Batch(trunk, self.family.model.dtype.itemsize, samples, positions, generation.max_new_tokens)

@@ -17,7 +17,7 @@ from lmms_ca_plugin.engine.requests import RunOptions as RunOptions
 from lmms_ca_plugin.engine.run import Run
 from lmms_ca_plugin.engine.selfcheck import complete, self_check
 from lmms_ca_plugin.engine.trace import Trace
-from lmms_ca_plugin.families._contract import Family, Question
+from lmms_ca_plugin.families._contract import Family, Inputs, Question
 from lmms_ca_plugin.methods._contract import Method
 
 
@@ -89,12 +89,22 @@ class Engine(Front[Answer]):
 
     def answer_batch(self, questions: Sequence[Question], generation: Generation) -> list[Answer]:
         """Answers questions that share their settings, in one batch if it fits, and writes the trace."""
-        return self._answer_fitting(questions, generation)
+        return self._answer_now(questions, generation)
 
-    def _answer_together(self, questions: Sequence[Question], generation: Generation) -> list[Answer]:
+    def _encode(self, questions: Sequence[Question]) -> tuple[Sequence[Question], Inputs | None]:
+        if self.method.makes_inputs:
+            return [question.once() for question in questions], None
+        return super()._encode(questions)
+
+    def _answer_together(
+        self, questions: Sequence[Question], generation: Generation, inputs: Inputs | None
+    ) -> list[Answer]:
         passes = MapPasses(self.family, lambda inputs: self.check_length(inputs, generation))
         prepared = self.method.prepare(questions, passes)
-        inputs = self.family.encode(questions) if prepared is None else prepared.inputs
+        if prepared is not None:
+            inputs = prepared.inputs
+        elif inputs is None:
+            inputs = self.family.encode(questions)
         self.check_length(inputs, generation)
         prompt = self.prompt(inputs)
         run = Run(self.family, self.plan, prompt, generation.max_new_tokens)

@@ -2,14 +2,18 @@
 
 Questions of several tasks are answered together: each keeps its own task, split, document and settings. They are
 grouped by their settings, sorted by length, longest first, and answered a batch at a time.
+
+Rule: while the model computes a batch, a thread decodes and preprocesses the next one, one batch ahead and no more.
 """
 
 from __future__ import annotations
 
 import sys
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -22,6 +26,34 @@ from lmms_ca_plugin.errors import GenerationError, InputError, MemoryLimitError
 from lmms_ca_plugin.families._contract import Family, Inputs, Prompt, Question
 
 OfOne = TypeVar("OfOne")  # what is answered to one question
+
+
+@dataclass(frozen=True)
+class Ahead:
+    """What was done for a batch before its turn.
+
+    Attributes:
+        questions: The batch.
+        inputs: It encoded; None where the method makes its inputs out of what the model sees.
+        seconds: How long it took.
+    """
+
+    questions: Sequence[Question]
+    inputs: Inputs | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Spent:
+    """Where the time of a run went, in seconds.
+
+    Attributes:
+        encoding: Decoding and preprocessing pictures, and tokens; most of it beside the model.
+        waiting: How long the model waited for that.
+    """
+
+    encoding: float = 0.0
+    waiting: float = 0.0
 
 
 class Front(ABC, Generic[OfOne]):
@@ -44,10 +76,17 @@ class Front(ABC, Generic[OfOne]):
         self.end_tokens = frozenset(token for token in (*ends, tokenizer.eos_token_id) if token is not None)
         self._most: int | None = None  # questions that have fitted a GPU's memory, once some have not
         self._said = False
+        self.spent = Spent()  # by the last `each_batch`, so far
 
     @abstractmethod
-    def _answer_together(self, questions: Sequence[Question], generation: Generation) -> list[OfOne]:
-        """Answers questions that share their settings, in one batch."""
+    def _answer_together(
+        self, questions: Sequence[Question], generation: Generation, inputs: Inputs | None
+    ) -> list[OfOne]:
+        """Answers questions that share their settings, in one batch; see `Ahead` for the inputs."""
+
+    def _encode(self, questions: Sequence[Question]) -> tuple[Sequence[Question], Inputs | None]:
+        """Does for a batch what needs no model: questions to ask in place of these, and their inputs."""
+        return questions, self.family.encode(questions)
 
     # ---- batches -----------------------------------------------------------------------------------------------------
     def each_batch(self, requests: Sequence[Request]) -> Iterator[tuple[list[int], list[OfOne]]]:
@@ -62,25 +101,54 @@ class Front(ABC, Generic[OfOne]):
         Raises:
             GenerationError: A question could not be answered; the message names it.
         """
-        with tqdm(total=len(requests), desc=self.name, unit="question", disable=not self.is_main) as progress:
-            for indices in batches(requests, self.options.batch_size):
-                questions, generation = [requests[i].question for i in indices], requests[indices[0]].generation
+        self.spent = Spent()
+        turns = list(batches(requests, self.options.batch_size))
+
+        def prepare(turn: int) -> Ahead:
+            start = time.perf_counter()
+            questions, inputs = self._encode([requests[i].question for i in turns[turn]])
+            return Ahead(questions, inputs, time.perf_counter() - start)
+
+        # Leaving the block waits for the thread, also after an exception or when nobody takes the rest.
+        with (
+            tqdm(total=len(requests), desc=self.name, unit="question", disable=not self.is_main) as progress,
+            ThreadPoolExecutor(max_workers=1, thread_name_prefix="ahead") as thread,
+        ):
+            coming = thread.submit(prepare, 0) if turns else None
+            for turn, indices in enumerate(turns):
                 try:
-                    answered = self._answer_fitting(questions, generation)
+                    assert coming is not None
+                    ahead = self._wait_for(coming)
+                    coming = thread.submit(prepare, turn + 1) if turn + 1 < len(turns) else None
+                    answered = self._answer_fitting(ahead.questions, requests[indices[0]].generation, ahead.inputs)
                 except Exception as error:  # any failure at all must name its documents, and must not become an answer
-                    names = "; ".join(question.name for question in questions)
+                    names = "; ".join(requests[i].question.name for i in indices)
                     raise GenerationError(
                         f"{self.name} failed at [{names}]: {type(error).__name__}: {error}"
                     ) from error
                 yield indices, answered
                 progress.update(len(indices))
 
-    def _answer_fitting(self, questions: Sequence[Question], generation: Generation) -> list[OfOne]:
+    def _answer_now(self, questions: Sequence[Question], generation: Generation) -> list[OfOne]:
+        """Answers one batch alone: nothing is done ahead of it."""
+        questions, inputs = self._encode(questions)
+        return self._answer_fitting(questions, generation, inputs)
+
+    def _wait_for(self, coming: Future[Ahead]) -> Ahead:
+        start = time.perf_counter()
+        ahead = coming.result()
+        waited = time.perf_counter() - start
+        self.spent = Spent(self.spent.encoding + ahead.seconds, self.spent.waiting + waited)
+        return ahead
+
+    def _answer_fitting(
+        self, questions: Sequence[Question], generation: Generation, inputs: Inputs | None
+    ) -> list[OfOne]:
         """Answers a batch; what does not fit into memory is halved and tried again."""
         size = len(questions)
         if self._most is None or size <= self._most:
             try:
-                return self._answer_together(questions, generation)
+                return self._answer_together(questions, generation, inputs)
             except (MemoryLimitError, torch.cuda.OutOfMemoryError) as error:
                 if size == 1:
                     raise
@@ -90,9 +158,10 @@ class Front(ABC, Generic[OfOne]):
             # Tried again behind the handler: the exception holds on to the tensors of the pass that failed.
             torch.cuda.empty_cache()
         half = size - size // 2
+        first, second = (None, None) if inputs is None else (inputs.part(0, half), inputs.part(half, size))
         return [
-            *self._answer_fitting(questions[:half], generation),
-            *self._answer_fitting(questions[half:], generation),
+            *self._answer_fitting(questions[:half], generation, first),
+            *self._answer_fitting(questions[half:], generation, second),
         ]
 
     def _say_once(self, message: str) -> None:

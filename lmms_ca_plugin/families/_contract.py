@@ -84,6 +84,11 @@ class Question:
         except Exception as error:  # whatever the task's code or the image library raises, the document must be named
             raise InputError(f"{self.name}: cannot be read: {type(error).__name__}: {error}") from error
 
+    def once(self) -> Question:
+        """Reads the conversation now, so that whoever asks again gets the same pictures, decoded already."""
+        conversation = self.read()
+        return replace(self, conversation=lambda: conversation)
+
 
 @dataclass(frozen=True)
 class Inputs:
@@ -104,6 +109,19 @@ class Inputs:
     num_pictures: tuple[int, ...]
     questions: tuple[Question, ...]
     features: tuple[Features, ...] | None = None
+
+    def part(self, first: int, end: int) -> Inputs:
+        """Takes the samples from `first` to before `end`, without the padding that only the others need."""
+        start = int(self.padding[first:end].any(0).int().argmax())
+        before, count = sum(self.num_pictures[:first]), sum(self.num_pictures[first:end])
+        return Inputs(
+            self.input_ids[first:end, start:],
+            self.padding[first:end, start:],
+            {k: v[before : before + count] for k, v in self.pictures.items()} if count else {},
+            self.num_pictures[first:end],
+            self.questions[first:end],
+            None if self.features is None else self.features[before : before + count],
+        )
 
 
 @dataclass(frozen=True)

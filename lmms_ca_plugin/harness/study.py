@@ -32,33 +32,8 @@ from lmms_ca_plugin.harness.journal import Journal, Key
 from lmms_ca_plugin.harness.loaded import LoadedTasks, load_tasks
 from lmms_ca_plugin.harness.record import run_record
 from lmms_ca_plugin.harness.replay import Replay, write_files
-from lmms_ca_plugin.methods import load_method
 from lmms_ca_plugin.methods._contract import Method
-
-
-@dataclass(frozen=True)
-class Variant:
-    """A method with its options, under a name.
-
-    Attributes:
-        name: Unique in its study; the name of its folder.
-        method: The method's name.
-        options: As in `--model_args`, by name.
-        x: Where it stands on the study's axis, if the study has one.
-    """
-
-    name: str
-    method: str
-    options: Mapping[str, Any]
-    x: float | None = None
-
-    def made(self) -> Method:
-        """Makes the method.
-
-        Raises:
-            OptionError: An option that it does not have or does not allow.
-        """
-        return load_method(self.method).from_options(self.options)
+from lmms_ca_plugin.methods._variant import Variant
 
 
 @dataclass(frozen=True)

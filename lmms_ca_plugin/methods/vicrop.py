@@ -85,7 +85,7 @@ class ViCrop(Method):
             InputError: A question with several pictures, or one whose prompt with the crop is too long.
             OptionError: The family does not know which pixels a view shows.
         """
-        asked = [_once(question) for question in questions]
+        asked = [question.once() for question in questions]
         pictures = [_picture(question) for question in asked]
         shown = [q for q, picture in zip(asked, pictures, strict=True) if picture is not None]
         if not shown:
@@ -185,12 +185,6 @@ class ViCrop(Method):
                 crop.convert("RGB").save(folder / f"{task}_{question.doc_id}.png")
         except OSError as error:
             raise InputError(f"save_crops={folder} cannot be written: {error}.") from error
-
-
-def _once(question: Question) -> Question:
-    """Reads a question's conversation once and for all."""
-    conversation = question.read()
-    return replace(question, conversation=lambda: conversation)
 
 
 def _picture(question: Question) -> Image | None:

@@ -13,7 +13,8 @@ from lmms_ca_plugin.bench import models, targets
 from lmms_ca_plugin.bench.estimate import Estimate, overall
 from lmms_ca_plugin.bench.floor import two_picture_floor
 from lmms_ca_plugin.bench.memory import peak_of
-from lmms_ca_plugin.bench.methods import BenchOptions, Cost, Pair, measure
+from lmms_ca_plugin.bench.methods import BenchOptions, Cost, measure
+from lmms_ca_plugin.bench.pairs import Pair
 from lmms_ca_plugin.bench.report import as_table, remarks
 from lmms_ca_plugin.bench.sides import NaiveSide, make_questions
 from lmms_ca_plugin.cli import build
@@ -107,7 +108,7 @@ def test_every_method_and_the_naive_way_are_measured_in_pairs(costs):
     assert list(costs) == [*method_names(), "naive"]
     for cost in costs.values():
         assert len(cost.pairs) == 2
-        assert all(pair.vanilla > 0 and pair.method > 0 for pair in cost.pairs)
+        assert all(pair.base > 0 and pair.own > 0 for pair in cost.pairs)
         assert len(set(cost.peaks)) == 1, f"{cost.name}: allocations do not repeat"
 
 
@@ -234,7 +235,7 @@ def test_the_command_writes_everything_without_the_harness(family, monkeypatch, 
     cost = record["costs"]["layermask"]
     assert cost["parameters"] == {"layer": 16, "mode": "zero"}
     assert cost["targets"] == {"time": 1.03, "memory": 1.02}
-    ratios = [pair["method"] / pair["vanilla"] for pair in cost["pairs"]]
+    ratios = [pair["own"] / pair["base"] for pair in cost["pairs"]]
     assert cost["time"]["ratios"] == ratios
     assert cost["verdicts"]["time"] == "undecided"  # two pairs decide nothing
     assert len(cost["peaks"]) == len(cost["vanilla_peaks"]) == 2

@@ -144,7 +144,7 @@ def test_branches_that_pass_in_groups_start_from_the_same_baseline(family):
     for memory in (enough, *range(2**20, enough, 2**14)):
         front.memory = memory
         with passes(family) as (prompts, steps, _), suppress(MemoryLimitError):
-            front._answer_together(QUESTIONS, Generation(max_new_tokens=3))
+            front._answer_together(QUESTIONS, Generation(max_new_tokens=3), family.encode(QUESTIONS))
             counts.append((prompts, sum(rows for _block, rows in steps), len(steps)))
         if len(counts) == 2:
             break

@@ -158,11 +158,11 @@ def test_a_batch_that_a_gpu_refuses_is_halved_and_later_ones_are_dealt_smaller(f
     whole = list(made.answer(requests))
     answer, tried = made._answer_together, []
 
-    def on_a_small_gpu(questions, generation):
+    def on_a_small_gpu(questions, generation, inputs):
         tried.append(len(questions))
         if len(questions) > 2:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
-        return answer(questions, generation)
+        return answer(questions, generation, inputs)
 
     monkeypatch.setattr(made, "_answer_together", on_a_small_gpu)
     capsys.readouterr()
@@ -179,7 +179,7 @@ def test_tensors_of_a_pass_that_failed_are_let_go_before_the_next(monkeypatch):
         def __del__(self):
             alive.remove(self.name)
 
-    def fails(questions, generation):
+    def fails(questions, generation, inputs):
         assert not alive
         held = Held(name=len(questions))
         alive.append(held.name)

@@ -12,12 +12,12 @@ from lmms_ca_plugin.figures.curve import curve
 from lmms_ca_plugin.harness.study import Finished, Variant
 from lmms_ca_plugin.studies.asked import Asked
 from lmms_ca_plugin.studies.captions import caption_of
+from lmms_ca_plugin.studies.compared import layers
 
 
 def variants(asked: Asked, trunk: Trunk) -> Sequence[Variant]:
     """Vanilla, and one variant per block; `--set layermask.mode=knockout` takes them away in that block only."""
-    masked = (asked.variant(f"L{n}", "layermask", float(n), layer=n) for n in range(trunk.num_blocks))
-    return (asked.variant("vanilla", "vanilla"), *masked)
+    return layers(asked.variant, trunk)
 
 
 def figures(finished: Finished, table: pd.DataFrame) -> Mapping[str, Figure]:

@@ -12,14 +12,12 @@ from lmms_ca_plugin.figures.curve import curve
 from lmms_ca_plugin.harness.study import Finished, Variant
 from lmms_ca_plugin.studies.asked import Asked
 from lmms_ca_plugin.studies.captions import caption_of
-
-TENTHS = tuple(i / 10 for i in range(11))
+from lmms_ca_plugin.studies.compared import ratios
 
 
 def variants(asked: Asked, trunk: Trunk) -> Sequence[Variant]:  # noqa: ARG001
     """Vanilla, and eleven ratios."""
-    ratios = (asked.variant(f"rho_{rho:.1f}", "contrastive", rho, rho=rho) for rho in TENTHS)
-    return (asked.variant("vanilla", "vanilla"), *ratios)
+    return ratios(asked.variant)
 
 
 def figures(finished: Finished, table: pd.DataFrame) -> Mapping[str, Figure]:

@@ -13,13 +13,13 @@ from lmms_ca_plugin.figures.differences import differences
 from lmms_ca_plugin.harness.study import Finished, Variant
 from lmms_ca_plugin.studies.asked import Asked
 from lmms_ca_plugin.studies.captions import caption_of
+from lmms_ca_plugin.studies.compared import scopes
 from lmms_ca_plugin.studies.tidy import chosen
 
 
 def variants(asked: Asked, trunk: Trunk) -> Sequence[Variant]:  # noqa: ARG001
     """Vanilla, the checkpoint's own fusion blocks, and the three ranges."""
-    ranges = (asked.variant(scope, "contrastive", scope=scope) for scope in ("all", "deep", "shallow"))
-    return (asked.variant("vanilla", "vanilla"), *ranges, asked.variant("fusion", "contrastive"))
+    return scopes(asked.variant)
 
 
 def figures(finished: Finished, table: pd.DataFrame) -> Mapping[str, Figure]:
