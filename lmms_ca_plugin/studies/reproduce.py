@@ -1,7 +1,7 @@
 """The paper's tables and figures again: its layout, printed values, ours, and the differences side by side.
 
-Rule: a printed value stands beside ours only where the checkpoint is the one that the paper names. Every printed row is
-there, and one that was not run says why.
+Rule: a printed value is compared with ours only where checkpoint, task and options are the paper's, which
+`published_value` decides. Every printed row is there, and one that was not run says why.
 """
 
 from __future__ import annotations
@@ -10,19 +10,21 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from lmms_ca_plugin.engine.load import CheckpointOptions
 from lmms_ca_plugin.errors import OptionError
 from lmms_ca_plugin.results.markdown import as_markdown
-from lmms_ca_plugin.results.published import SETS, PublishedRow, benchmark_of, printed_model, tables
+from lmms_ca_plugin.results.published import SETS, PublishedRow, benchmark_of, printed_model, published_value, tables
 from lmms_ca_plugin.results.schema import write_atomically
 from lmms_ca_plugin.studies.asked import Asked
 from lmms_ca_plugin.studies.sweep import Planned, Swept, planned, sweep
 from lmms_ca_plugin.studies.targets import Claim, Target, load_target
 
 _COLUMNS = ("model", "row", "kind", *SETS, "average", "note")
+_GROUPS = ("ca", "mini")  # each has a task of every set
 
 
 @dataclass(frozen=True)
@@ -52,13 +54,25 @@ def plans(name: str, checkpoints: Sequence[CheckpointOptions], asked: Asked) -> 
         asked: Settings of all runs.
 
     Raises:
-        OptionError: There is no such target, no checkpoint, or one that is given twice.
+        OptionError: There is no such target, no checkpoint, or one that is given twice; or two tasks are of one set,
+            which has one column of a table.
     """
     target = load_target(name)
+    if target.TABLE is not None:
+        _refuse_doubled(asked.tasks)
     names = [checkpoint.pretrained for checkpoint in checkpoints]
     if not names or len(set(names)) < len(names):
         raise OptionError(f"pretrained={':'.join(names)}: name at least one checkpoint, and each once.")
     return {c.pretrained: planned([target.SWEEP], _on(c, name, asked)) for c in checkpoints}
+
+
+def _refuse_doubled(tasks: Sequence[str]) -> None:
+    """Refuses two tasks of one set, as far as their names tell it before they are loaded."""
+    first: dict[str | None, str] = {}
+    for task in tasks:
+        for benchmark in SETS if task in _GROUPS else (benchmark_of(task),):
+            if benchmark in SETS and first.setdefault(benchmark, task) is not task:
+                raise _doubled(benchmark, first[benchmark], task)
 
 
 def _on(checkpoint: CheckpointOptions, name: str, asked: Asked) -> Asked:
@@ -120,12 +134,13 @@ def laid_out(number: int, target: Target, found: Mapping[str, pd.DataFrame]) -> 
         note = _why_not(model, target, ours)
         lines.append(_line(model, row, "printed", {name: row.cells.get(name, "") for name in (*SETS, "average")}, note))
         if not note:
-            lines += _ours(model, _variant(row), found[ours[model]], row)
+            table = found[ours[model]]
+            lines += _ours(model, _variant(row), table, _printed(ours[model], row, table))
     for checkpoint, table in found.items():
         shown = {_variant(row) for row in tables() if row.table == number} if checkpoint in ours.values() else set()
         for variant in dict.fromkeys(table["variant"]):
             if variant not in shown:
-                lines += _ours(checkpoint, str(variant), table, None)
+                lines += _ours(checkpoint, str(variant), table)
     return pd.DataFrame(lines, columns=list(_COLUMNS)).fillna("")
 
 
@@ -146,16 +161,15 @@ def _line(model: str, row: PublishedRow | str, kind: str, cells: Mapping[str, st
     return {"model": model, "row": row if isinstance(row, str) else _variant(row), "kind": kind, **cells, "note": note}
 
 
-def _ours(model: str, variant: str, table: pd.DataFrame, printed: PublishedRow | None) -> list[dict[str, str]]:
-    rows = {
-        benchmark: row
-        for _, row in table[table["variant"] == variant].iterrows()
-        if (benchmark := benchmark_of(str(row["task"]))) in SETS
-    }
+def _ours(
+    model: str, variant: str, table: pd.DataFrame, printed: Mapping[str, float] | None = None
+) -> list[dict[str, str]]:
+    """Our lines of a variant; `printed` holds the values to compare with, None where the paper has no such row."""
+    rows = _by_set(table, variant)
     if not rows:
         return [_line(model, variant, "ours", {}, "not run: none of the tasks is one of the six sets")]
-    scores = {str(benchmark): float(row["score"]) for benchmark, row in rows.items()}
-    half = {str(b): (row["ci95_high"] - row["ci95_low"]) / 2 for b, row in rows.items()}
+    scores = {benchmark: float(row["score"]) for benchmark, row in rows.items()}
+    half = {b: (row["ci95_high"] - row["ci95_low"]) / 2 for b, row in rows.items()}
     scores_and_mean = {**scores, **({"average": sum(scores.values()) / 6} if len(scores) == len(SETS) else {})}
     first = next(iter(rows.values()))
     note = f"n = {int(first['n'])} per set" + ("" if math.isnan(_nan(first["limit"])) else ", a seeded subset")
@@ -165,17 +179,44 @@ def _ours(model: str, variant: str, table: pd.DataFrame, printed: PublishedRow |
     }
     lines = [_line(model, variant, "ours", cells, note)]
     if printed is not None:
-        shared = {
-            name: value - float(printed.cells[name]) for name, value in scores_and_mean.items() if name in printed.cells
-        }
-        lines.append(_line(model, variant, "ours - printed", {name: f"{value:+.2f}" for name, value in shared.items()}))
+        shared = {name: f"{scores_and_mean[name] - value:+.2f}" for name, value in printed.items()}
+        other = "" if shared else "not compared: the tasks or options are not the paper's"
+        lines.append(_line(model, variant, "ours - printed", shared, other))
     if variant != "vanilla":
         differences = {
-            str(benchmark): f"{row['delta']:+.2f} [{row['delta_ci95_low']:+.2f}, {row['delta_ci95_high']:+.2f}]"
+            benchmark: f"{row['delta']:+.2f} [{row['delta_ci95_low']:+.2f}, {row['delta_ci95_high']:+.2f}]"
             for benchmark, row in rows.items()
         }
         lines.append(_line(model, variant, "ours - vanilla", differences))
     return lines
+
+
+def _by_set(table: pd.DataFrame, variant: str) -> dict[str, Any]:
+    """A variant's rows of the tidy table, by set.
+
+    Raises:
+        OptionError: Two tasks are of one set.
+    """
+    rows: dict[str, Any] = {}
+    for _, row in table[table["variant"] == variant].iterrows():
+        benchmark = benchmark_of(str(row["task"]))
+        if benchmark in SETS and rows.setdefault(benchmark, row) is not row:
+            raise _doubled(benchmark, rows[benchmark]["task"], row["task"])
+    return rows
+
+
+def _printed(checkpoint: str, row: PublishedRow, table: pd.DataFrame) -> dict[str, float]:
+    """The printed values of the experiments that we ran, by set; the average only where all six are among them."""
+    found = {}
+    for benchmark, of in _by_set(table, _variant(row)).items():
+        value, _ = published_value(checkpoint, of["method"], str(of["method_args"]), of["task"], row.table)
+        if value is not None:
+            found[benchmark] = value
+    return found | ({"average": float(row.cells["average"])} if len(found) == len(SETS) else {})
+
+
+def _doubled(benchmark: str, *tasks: str) -> OptionError:
+    return OptionError(f"tasks {' and '.join(tasks)} are both of {benchmark}, which has one column. Name one of them.")
 
 
 def _nan(value: object) -> float:

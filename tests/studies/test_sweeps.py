@@ -152,11 +152,16 @@ def test_claims_stand_beside_the_papers(ran):
 
 
 # ---- the paper's layout ----------------------------------------------------------------------------------------------
-def run_of(scores, variants):
+PAPERS = "contrast=abs,distance=hellinger,mask_by=contrastive,preset=paper,rho=0.2,site=residual"
+
+
+def run_of(scores, variants, prefix="ca_", args=PAPERS):
     rows = [
         {
             "variant": variant,
-            "task": f"ca_{name}",
+            "method": "contrastive" if variant in ("all", "deep", "shallow", "fusion") else variant,
+            "method_args": f"{args},scope={variant}" if variant in ("all", "deep", "shallow", "fusion") else "",
+            "task": f"{prefix}{name}",
             "score": score,
             "ci95_low": score - 1,
             "ci95_high": score + 1,
@@ -184,6 +189,33 @@ def test_printed_values_stand_beside_ours():
         assert kinds["ours - vanilla"]["docvqa"] == "+2.00 [+1.00, +3.00]"
     (vanilla,) = layout[layout["row"] == "vanilla"].to_dict("records")
     assert vanilla["kind"] == "ours" and vanilla["model"] == "llava-hf/llava-1.5-7b-hf"
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"prefix": "mini_"},
+        {"args": PAPERS.replace("0.2", "0.5")},
+        {"args": f"{PAPERS},review_layer=20"},
+    ],
+)
+def test_what_is_not_the_papers_experiment_is_not_compared(other):
+    table = run_of((60, 61, 62, 63, 64, 65), ("vanilla", "all"), **other)
+    layout = laid_out(3, load_target("table3"), {"llava-hf/llava-1.5-7b-hf": table})
+    kinds = {r["kind"]: r for r in layout[layout["row"] == "all"].to_dict("records")}
+    assert kinds["ours"]["gqa"] == "60.00 ± 1.00"
+    assert kinds["ours - printed"]["note"] == "not compared: the tasks or options are not the paper's"
+    assert not any(kinds["ours - printed"][name] for name in (*SETS, "average"))
+
+
+def test_two_tasks_of_one_set_are_refused(asked):
+    for tasks in (("ca", "mini"), ("mini_gqa", "gqa")):
+        with pytest.raises(OptionError, match=f"tasks {tasks[0]} and {tasks[1]} are both of gqa"):
+            plans("table3", [asked.checkpoint], replace(asked, tasks=tasks))
+    plans("fig6", [asked.checkpoint], replace(asked, tasks=("ca", "mini")))  # a figure has a panel for each
+    both = pd.concat([run_of((1,) * 6, ("vanilla",)), run_of((2,) * 6, ("vanilla",), prefix="mini_")])
+    with pytest.raises(OptionError, match="ca_gqa and mini_gqa are both of gqa"):
+        laid_out(3, load_target("table3"), {"mini": both})
 
 
 def test_rows_that_were_not_run_say_why():
