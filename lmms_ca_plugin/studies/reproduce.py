@@ -171,8 +171,10 @@ def _ours(
     scores = {benchmark: float(row["score"]) for benchmark, row in rows.items()}
     half = {b: (row["ci95_high"] - row["ci95_low"]) / 2 for b, row in rows.items()}
     scores_and_mean = {**scores, **({"average": sum(scores.values()) / 6} if len(scores) == len(SETS) else {})}
-    first = next(iter(rows.values()))
-    note = f"n = {int(first['n'])} per set" + ("" if math.isnan(_nan(first["limit"])) else ", a seeded subset")
+    sizes = [int(row["n"]) for row in rows.values()]
+    n = f"{min(sizes)}" if min(sizes) == max(sizes) else f"{min(sizes)} to {max(sizes)}"
+    subset = any(not math.isnan(_nan(row["limit"])) for row in rows.values())
+    note = f"n = {n} per set" + (", a seeded subset" if subset else "")
     cells = {
         name: f"{value:.2f}" + (f" ± {half[name]:.2f}" if name in half else "")
         for name, value in scores_and_mean.items()

@@ -208,6 +208,14 @@ def test_what_is_not_the_papers_experiment_is_not_compared(other):
     assert not any(kinds["ours - printed"][name] for name in (*SETS, "average"))
 
 
+def test_sets_of_different_sizes_give_a_range():
+    table = run_of((60, 61, 62, 63, 64, 65), ("vanilla",))
+    table.loc[table["task"] == "ca_vqav2", "n"] = 214354
+    for limit, note in ((None, "n = 100 to 214354 per set"), (300000, "n = 100 to 214354 per set, a seeded subset")):
+        layout = laid_out(2, load_target("table2"), {"mini": table.assign(limit=limit)})
+        assert set(layout.loc[layout["kind"] == "ours", "note"]) == {note}
+
+
 def test_two_tasks_of_one_set_are_refused(asked):
     for tasks in (("ca", "mini"), ("mini_gqa", "gqa")):
         with pytest.raises(OptionError, match=f"tasks {tasks[0]} and {tasks[1]} are both of gqa"):
