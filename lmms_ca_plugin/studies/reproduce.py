@@ -63,7 +63,7 @@ def plans(name: str, checkpoints: Sequence[CheckpointOptions], asked: Asked) -> 
     names = [checkpoint.pretrained for checkpoint in checkpoints]
     if not names or len(set(names)) < len(names):
         raise OptionError(f"pretrained={':'.join(names)}: name at least one checkpoint, and each once.")
-    return {c.pretrained: planned([target.SWEEP], _on(c, name, asked)) for c in checkpoints}
+    return {c.pretrained: planned([target.SWEEP], _on(c, name, asked), leave_out=True) for c in checkpoints}
 
 
 def _refuse_doubled(tasks: Sequence[str]) -> None:
@@ -95,14 +95,17 @@ def reproduce(name: str, checkpoints: Sequence[CheckpointOptions], asked: Asked)
         OptionError: There is no such target, or a variant does not fit a checkpoint.
         GenerationError: A question could not be answered; what was answered before is kept.
     """
-    plans(name, checkpoints, asked)  # everything that can be refused is refused before the first run
+    plan = plans(name, checkpoints, asked)  # everything that can be refused is refused before the first run
     target = load_target(name)
-    swept = {c.pretrained: sweep([target.SWEEP], _on(c, name, asked))[target.SWEEP] for c in checkpoints}
+    swept = {
+        c.pretrained: sweep([target.SWEEP], _on(c, name, asked), leave_out=True)[target.SWEEP] for c in checkpoints
+    }
     files = [file for of in swept.values() for file in (of.csv, *of.figures)]
     claims = {checkpoint: target.claims(of) for checkpoint, of in swept.items()}
     layout = None
     if target.TABLE is not None:
-        layout = laid_out(target.TABLE, target, {checkpoint: of.table for checkpoint, of in swept.items()})
+        found = {checkpoint: of.table for checkpoint, of in swept.items()}
+        layout = laid_out(target.TABLE, target, found, {checkpoint: of.unfit for checkpoint, of in plan.items()})
         files.append(asked.output / name / f"{name}.csv")
         write_atomically(files[-1], layout.to_csv(index=False, lineterminator="\n"))
         files.append(files[-1].with_suffix(".md"))
@@ -116,22 +119,29 @@ def reproduce(name: str, checkpoints: Sequence[CheckpointOptions], asked: Asked)
 
 
 # ---- the layout ------------------------------------------------------------------------------------------------------
-def laid_out(number: int, target: Target, found: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+def laid_out(
+    number: int,
+    target: Target,
+    found: Mapping[str, pd.DataFrame],
+    unfit: Mapping[str, Mapping[str, str]] | None = None,
+) -> pd.DataFrame:
     """Lays a printed table out with ours beside it.
 
     Args:
         number: The table's number.
         target: Which checkpoints it shows.
         found: Tidy tables of the runs, by checkpoint.
+        unfit: Why variants could not be run, by checkpoint and variant.
 
     Returns:
         The layout; see `Reproduced`.
     """
     ours = {printed_model(checkpoint): checkpoint for checkpoint in found if printed_model(checkpoint)}
+    reasons = {c: {v: f"not run: {reason}" for v, reason in of.items()} for c, of in (unfit or {}).items()}
     lines: list[dict[str, str]] = []
     for row in (row for row in tables() if row.table == number):
         model = row.model.removesuffix("-7B")
-        note = _why_not(model, target, ours)
+        note = _why_not(model, target, ours) or reasons.get(ours[model], {}).get(_variant(row), "")
         lines.append(_line(model, row, "printed", {name: row.cells.get(name, "") for name in (*SETS, "average")}, note))
         if not note:
             table = found[ours[model]]
@@ -141,6 +151,9 @@ def laid_out(number: int, target: Target, found: Mapping[str, pd.DataFrame]) -> 
         for variant in dict.fromkeys(table["variant"]):
             if variant not in shown:
                 lines += _ours(checkpoint, str(variant), table)
+        for variant, reason in reasons.get(checkpoint, {}).items():
+            if variant not in shown:
+                lines.append(_line(checkpoint, variant, "ours", {}, reason))
     return pd.DataFrame(lines, columns=list(_COLUMNS)).fillna("")
 
 

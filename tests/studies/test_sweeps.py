@@ -65,6 +65,21 @@ def test_sweeps_that_run_together_share_their_variants(asked):
     assert len(plan.study.variants) == 5 + 11
 
 
+def test_a_variant_that_does_not_fit_is_refused_before_anything_runs(asked, monkeypatch):
+    """The small checkpoint's contrastive blocks are not known unless they are named, nor is ViCrop's."""
+    monkeypatch.setattr("lmms_ca_plugin.studies.sweep.Runner", None)
+    bare = replace(asked, given={"var": {"tau": 1.5}})
+    with pytest.raises(OptionError, match="The paper's blocks are known only for"):
+        sweep(["methods"], bare)
+    left = planned(["methods"], bare, leave_out=True)
+    assert [v.name for v in left.parts["methods"]] == ["vanilla", "dola", "dola_high", "var"]
+    assert left.study.variants == left.parts["methods"] and set(left.unfit) == {"contrastive", "vicrop"}
+    with pytest.raises(OptionError, match="scope: no variant fits .*The paper's blocks are known only"):
+        planned(["scope"], bare, leave_out=True)
+    with pytest.raises(OptionError, match="has no block 9"):  # what was asked for by name has to run
+        planned(["methods"], replace(asked, given={"contrastive": {"review_layer": 9, "scope": "1:2"}}), leave_out=True)
+
+
 def test_unknown_sweeps_and_targets_are_named():
     with pytest.raises(OptionError, match="Unknown sweep 'scopes'. Did you mean 'scope'?"):
         load_sweep("scopes")
@@ -233,6 +248,17 @@ def test_rows_that_were_not_run_say_why():
     assert notes["BLIP-2"] == "not run: the paper takes it from elsewhere, and this package has no family for it"
     assert set(notes["LLaVA-v1.6"]) == {"not run: no checkpoint of LLaVA-v1.6 is given"}
     assert set(notes["LLaVA-v1.5"]) == {""}
+
+
+def test_a_method_that_does_not_fit_is_a_row_with_its_reason():
+    table, unfit = run_of((1, 2, 3, 4, 5, 6), ("vanilla", "dola")), {"vicrop": "no such block", "var": "no sinks"}
+    layout = laid_out(2, load_target("table2"), {"a/llava-1.5-7b-hf": table, "b": table}, {"b": unfit})
+    told = layout[layout["model"] == "b"].set_index("row")["note"]
+    assert (told["vicrop"], told["var"]) == ("not run: no such block", "not run: no sinks")
+    layout = laid_out(2, load_target("table2"), {"a/llava-1.5-7b-hf": table}, {"a/llava-1.5-7b-hf": unfit})
+    rows = layout[(layout["row"] == "vicrop") & (layout["model"] == "LLaVA-v1.5")]
+    assert rows[["kind", "note"]].to_numpy().tolist() == [["printed", "not run: no such block"]]
+    assert (layout.loc[layout["row"] == "var", "note"] == "not run: no sinks").all()
 
 
 def test_a_checkpoint_the_paper_does_not_know_stands_alone():
