@@ -19,7 +19,7 @@ from lmms_ca_plugin.errors import OptionError
 from lmms_ca_plugin.results.markdown import as_markdown
 from lmms_ca_plugin.results.published import SETS, PublishedRow, benchmark_of, printed_model, published_value, tables
 from lmms_ca_plugin.results.schema import write_atomically
-from lmms_ca_plugin.studies.asked import Asked
+from lmms_ca_plugin.studies.asked import Asked, folder_of
 from lmms_ca_plugin.studies.sweep import Planned, Swept, planned, sweep
 from lmms_ca_plugin.studies.targets import Claim, Target, load_target
 
@@ -45,25 +45,28 @@ class Reproduced:
     files: tuple[Path, ...]
 
 
-def plans(name: str, checkpoints: Sequence[CheckpointOptions], asked: Asked) -> dict[str, Planned]:
+def plans(names: Sequence[str], checkpoints: Sequence[CheckpointOptions], asked: Asked) -> dict[str, Planned]:
     """Says what a reproduction will run; reads configs, and no weight.
 
     Args:
-        name: The table or figure.
+        names: Tables and figures.
         checkpoints: The models at hand.
         asked: Settings of all runs.
+
+    Returns:
+        One plan by checkpoint: what several targets need runs together, and what they share runs once.
 
     Raises:
         OptionError: There is no such target, no checkpoint, or one that is given twice; or two tasks are of one set,
             which has one column of a table.
     """
-    target = load_target(name)
-    if target.TABLE is not None:
+    targets = [load_target(name) for name in names]
+    if any(target.TABLE is not None for target in targets):
         _refuse_doubled(asked.tasks)
-    names = [checkpoint.pretrained for checkpoint in checkpoints]
-    if not names or len(set(names)) < len(names):
-        raise OptionError(f"pretrained={':'.join(names)}: name at least one checkpoint, and each once.")
-    return {c.pretrained: planned([target.SWEEP], _on(c, name, asked), leave_out=True) for c in checkpoints}
+    given = [checkpoint.pretrained for checkpoint in checkpoints]
+    if not given or len(set(given)) < len(given):
+        raise OptionError(f"pretrained={':'.join(given)}: name at least one checkpoint, and each once.")
+    return {c.pretrained: planned(_sweeps(targets), _on(c, asked), leave_out=True) for c in checkpoints}
 
 
 def _refuse_doubled(tasks: Sequence[str]) -> None:
@@ -75,44 +78,56 @@ def _refuse_doubled(tasks: Sequence[str]) -> None:
                 raise _doubled(benchmark, first[benchmark], task)
 
 
-def _on(checkpoint: CheckpointOptions, name: str, asked: Asked) -> Asked:
-    folder = checkpoint.pretrained.strip("/.").replace("/", "__")
-    return replace(asked, checkpoint=checkpoint, output=asked.output / name / folder)
+def _sweeps(targets: Sequence[Target]) -> list[str]:
+    return list(dict.fromkeys(target.SWEEP for target in targets))
 
 
-def reproduce(name: str, checkpoints: Sequence[CheckpointOptions], asked: Asked) -> Reproduced:
-    """Runs what a table or figure of the paper needs, and lays it out beside what is printed.
+def _on(checkpoint: CheckpointOptions, asked: Asked) -> Asked:
+    """The settings on one checkpoint; its folder is the same for all targets, which share what they have in common."""
+    return replace(asked, checkpoint=checkpoint, output=asked.output / folder_of(checkpoint.pretrained))
+
+
+def reproduce(names: Sequence[str], checkpoints: Sequence[CheckpointOptions], asked: Asked) -> dict[str, Reproduced]:
+    """Runs what tables and figures of the paper need, and lays them out beside what is printed.
 
     Args:
-        name: E.g. `table3` or `fig7`.
+        names: E.g. `table3` and `fig7`.
         checkpoints: The models at hand.
-        asked: Settings of all runs; its output folder gets one folder per target.
+        asked: Settings of all runs; its output folder gets one folder per checkpoint, and one per target for layouts.
 
     Returns:
-        Layout, claims, runs and files.
+        Layout, claims, runs and files, by target.
 
     Raises:
         OptionError: There is no such target, or a variant does not fit a checkpoint.
         GenerationError: A question could not be answered; what was answered before is kept.
     """
-    plan = plans(name, checkpoints, asked)  # everything that can be refused is refused before the first run
-    target = load_target(name)
-    swept = {
-        c.pretrained: sweep([target.SWEEP], _on(c, name, asked), leave_out=True)[target.SWEEP] for c in checkpoints
+    plan = plans(names, checkpoints, asked)  # everything that can be refused is refused before the first run
+    targets = {name: load_target(name) for name in names}
+    swept = {c.pretrained: sweep(_sweeps(list(targets.values())), _on(c, asked), leave_out=True) for c in checkpoints}
+    unfit = {checkpoint: of.unfit for checkpoint, of in plan.items()}
+    return {
+        name: _made(target, {c: of[target.SWEEP] for c, of in swept.items()}, unfit, asked.output / name / name)
+        for name, target in targets.items()
     }
+
+
+def _made(
+    target: Target, swept: Mapping[str, Swept], unfit: Mapping[str, Mapping[str, str]], place: Path
+) -> Reproduced:
+    """Writes what is made of a target's runs; `place` is its files' path without an ending."""
     files = [file for of in swept.values() for file in (of.csv, *of.figures)]
     claims = {checkpoint: target.claims(of) for checkpoint, of in swept.items()}
     layout = None
     if target.TABLE is not None:
-        found = {checkpoint: of.table for checkpoint, of in swept.items()}
-        layout = laid_out(target.TABLE, target, found, {checkpoint: of.unfit for checkpoint, of in plan.items()})
-        files.append(asked.output / name / f"{name}.csv")
+        layout = laid_out(target.TABLE, target, {checkpoint: of.table for checkpoint, of in swept.items()}, unfit)
+        files.append(place.with_suffix(".csv"))
         write_atomically(files[-1], layout.to_csv(index=False, lineterminator="\n"))
-        files.append(files[-1].with_suffix(".md"))
+        files.append(place.with_suffix(".md"))
         write_atomically(files[-1], as_markdown(list(layout.columns), layout.to_numpy().tolist(), texts=3))
     told = [(checkpoint, c.says, c.printed, c.ours) for checkpoint, of in claims.items() for c in of]
     if told:
-        files.append(asked.output / name / f"{name}_claims.csv")
+        files.append(place.with_name(f"{place.name}_claims.csv"))
         frame = pd.DataFrame(told, columns=["model", "claim", "printed", "ours"])
         write_atomically(files[-1], frame.to_csv(index=False, lineterminator="\n"))
     return Reproduced(layout, claims, swept, tuple(files))

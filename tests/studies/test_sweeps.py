@@ -234,8 +234,8 @@ def test_sets_of_different_sizes_give_a_range():
 def test_two_tasks_of_one_set_are_refused(asked):
     for tasks in (("ca", "mini"), ("mini_gqa", "gqa")):
         with pytest.raises(OptionError, match=f"tasks {tasks[0]} and {tasks[1]} are both of gqa"):
-            plans("table3", [asked.checkpoint], replace(asked, tasks=tasks))
-    plans("fig6", [asked.checkpoint], replace(asked, tasks=("ca", "mini")))  # a figure has a panel for each
+            plans(["table3"], [asked.checkpoint], replace(asked, tasks=tasks))
+    plans(["fig6"], [asked.checkpoint], replace(asked, tasks=("ca", "mini")))  # a figure has a panel for each
     both = pd.concat([run_of((1,) * 6, ("vanilla",)), run_of((2,) * 6, ("vanilla",), prefix="mini_")])
     with pytest.raises(OptionError, match="ca_gqa and mini_gqa are both of gqa"):
         laid_out(3, load_target("table3"), {"mini": both})
@@ -271,7 +271,18 @@ def test_a_checkpoint_the_paper_does_not_know_stands_alone():
 def test_targets_are_known_and_need_a_checkpoint(asked):
     assert set(target_names()) == {"table1", "table2", "table3", "fig2", "fig3", "fig5", "fig6", "fig7"}
     with pytest.raises(OptionError, match="name at least one checkpoint, and each once"):
-        plans("table3", [], asked)
+        plans(["table3"], [], asked)
+
+
+def test_targets_share_what_they_have_in_common(asked):
+    """Tables 1 and 2 are one sweep; Table 3 and Figure 7 share a pass of the baseline."""
+    folders = [
+        plans([name], [asked.checkpoint], asked)[asked.checkpoint.pretrained].study.output
+        for name in ("table1", "table2")
+    ]
+    assert folders[0] == folders[1]
+    (plan,) = plans(["table3", "fig7", "fig6"], [asked.checkpoint], asked).values()
+    assert list(plan.parts) == ["scope", "ratio"] and len(plan.study.variants) == 5 + 11
 
 
 # ---- the command line ------------------------------------------------------------------------------------------------
@@ -282,6 +293,7 @@ def test_reproduce_and_its_cost(asked, checkpoint):
     assert told.exit_code == 0, told.output
     assert "at most 10 (one by one: 30)" in told.output  # six blocks, and one more for each of four variants
     assert not asked.output.exists()
-    made = CliRunner().invoke(build(), ["reproduce", "table3", *common])
+    made = CliRunner().invoke(build(), ["reproduce", "table3,fig6", *common])
     assert made.exit_code == 0 and "not run: no checkpoint of LLaVA-v1.5 is given" in made.output, made.output
     assert list((asked.output / "table3").glob("*.csv"))
+    assert "fig6 on " in made.output and len(list(asked.output.rglob("journal.jsonl"))) == 1
