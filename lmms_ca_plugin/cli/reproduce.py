@@ -74,8 +74,9 @@ def reproduce(
             print(as_markdown(list(made.layout.columns), made.layout.to_numpy().tolist(), texts=3))
         for checkpoint, told in made.claims.items():
             for claim in told:
-                about = f"{target} on {checkpoint}: {claim.says}"
-                console.print(f"{about}: printed {claim.printed}; ours {claim.ours}", soft_wrap=True)
+                about = f"{target} on {checkpoint}, {claim.task}: {claim.says}"
+                printed = f"printed {claim.printed}" if claim.printed else f"nothing printed ({claim.why})"
+                console.print(f"{about}: {printed}; ours {claim.ours}", soft_wrap=True)
     if "mini" in names:
         console.print("mini is no checkpoint of the paper: what it does says nothing about LLaVA.", soft_wrap=True)
     console.print("files: " + ", ".join(map(str, dict.fromkeys(files))), soft_wrap=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,15 @@ import pandas as pd
 from lmms_ca_plugin.engine.load import CheckpointOptions
 from lmms_ca_plugin.errors import OptionError
 from lmms_ca_plugin.results.markdown import as_markdown
-from lmms_ca_plugin.results.published import SETS, PublishedRow, benchmark_of, printed_model, published_value, tables
+from lmms_ca_plugin.results.published import (
+    BENCHMARK_OF,
+    SETS,
+    PublishedRow,
+    benchmark_of,
+    printed_model,
+    published_value,
+    tables,
+)
 from lmms_ca_plugin.results.schema import write_atomically
 from lmms_ca_plugin.studies.asked import Asked, folder_of
 from lmms_ca_plugin.studies.sweep import Planned, Swept, planned, sweep
@@ -117,7 +125,7 @@ def _made(
 ) -> Reproduced:
     """Writes what is made of a target's runs; `place` is its files' path without an ending."""
     files = [file for of in swept.values() for file in (of.csv, *of.figures)]
-    claims = {checkpoint: target.claims(of) for checkpoint, of in swept.items()}
+    claims = {c: [beside(claim, c, target) for claim in target.claims(of)] for c, of in swept.items()}
     layout = None
     if target.TABLE is not None:
         layout = laid_out(target.TABLE, target, {checkpoint: of.table for checkpoint, of in swept.items()}, unfit)
@@ -125,12 +133,30 @@ def _made(
         write_atomically(files[-1], layout.to_csv(index=False, lineterminator="\n"))
         files.append(place.with_suffix(".md"))
         write_atomically(files[-1], as_markdown(list(layout.columns), layout.to_numpy().tolist(), texts=3))
-    told = [(checkpoint, c.says, c.printed, c.ours) for checkpoint, of in claims.items() for c in of]
+    told = [(checkpoint, *astuple(claim)) for checkpoint, of in claims.items() for claim in of]
     if told:
         files.append(place.with_name(f"{place.name}_claims.csv"))
-        frame = pd.DataFrame(told, columns=["model", "claim", "printed", "ours"])
+        frame = pd.DataFrame(told, columns=["model", "task", "claim", "printed", "ours", "note"])
         write_atomically(files[-1], frame.to_csv(index=False, lineterminator="\n"))
     return Reproduced(layout, claims, swept, tuple(files))
+
+
+def beside(claim: Claim, checkpoint: str, target: Target) -> Claim:
+    """Takes the paper's number out of a claim that it makes of another checkpoint or another set.
+
+    Args:
+        claim: As the target makes it.
+        checkpoint: Whose number ours is.
+        target: Which checkpoints the paper shows.
+
+    Returns:
+        The claim; without a number it says why.
+    """
+    if printed_model(checkpoint) not in target.MODELS:
+        return replace(claim, printed="", why=f"the paper shows {', '.join(target.MODELS)}")
+    if claim.task not in BENCHMARK_OF:
+        return replace(claim, printed="", why=f"the paper does not know {claim.task}")
+    return claim
 
 
 # ---- the layout ------------------------------------------------------------------------------------------------------

@@ -18,10 +18,10 @@ from lmms_ca_plugin.results.published import SETS, tables
 from lmms_ca_plugin.results.runs import read_runs
 from lmms_ca_plugin.results.statistics import mean_interval, paired_difference
 from lmms_ca_plugin.studies.asked import Asked, given_options
-from lmms_ca_plugin.studies.reproduce import laid_out, plans
+from lmms_ca_plugin.studies.reproduce import beside, laid_out, plans
 from lmms_ca_plugin.studies.sweep import planned, sweep
 from lmms_ca_plugin.studies.sweeps import load_sweep, sweep_names
-from lmms_ca_plugin.studies.targets import load_target, target_names
+from lmms_ca_plugin.studies.targets import Claim, load_target, target_names
 
 PAPER = Trunk("llava", "llama", 32, 4096, 32, 4096, 32000, 32064)
 ASKED = Asked(("ca",), None)
@@ -160,10 +160,24 @@ def test_claims_stand_beside_the_papers(ran):
         definition = load_target(target)
         claims = definition.claims(ran[definition.SWEEP])
         assert claims and all(claim.printed and claim.ours for claim in claims)
-    (told,) = [c for c in load_target("fig6").claims(ran["scope"]) if "mini_gqa" in c.says]
+    (told,) = [c for c in load_target("fig6").claims(ran["scope"]) if c.task == "mini_gqa"]
     layer, share = re.fullmatch(r"(\d)\.?0? \((\d+) %\)", told.ours).groups()
     picked = [a.log["pre_layer"] for (task, _), a in ran["scope"].finished.answers["all"].items() if task == "mini_gqa"]
     assert round(100 * picked.count(int(layer)) / len(picked)) == int(share)
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "task", "printed", "why"),
+    [
+        ("llava-hf/llava-1.5-7b-hf", "ca_gqa", "0.2", ""),
+        ("llava-hf/llava-1.5-7b-hf", "mini_gqa", "", "the paper does not know mini_gqa"),
+        ("llava-hf/llava-v1.6-vicuna-7b-hf", "ca_gqa", "", "the paper shows LLaVA-v1.5"),
+        ("mini", "ca_gqa", "", "the paper shows LLaVA-v1.5"),
+    ],
+)
+def test_the_papers_numbers_stand_beside_its_checkpoints_only(checkpoint, task, printed, why):
+    claim = beside(Claim(task, "the best ratio", "0.2", "0.3"), checkpoint, load_target("fig7"))
+    assert (claim.printed, claim.why, claim.ours) == (printed, why, "0.3")
 
 
 # ---- the paper's layout ----------------------------------------------------------------------------------------------
@@ -296,4 +310,5 @@ def test_reproduce_and_its_cost(asked, checkpoint):
     made = CliRunner().invoke(build(), ["reproduce", "table3,fig6", *common])
     assert made.exit_code == 0 and "not run: no checkpoint of LLaVA-v1.5 is given" in made.output, made.output
     assert list((asked.output / "table3").glob("*.csv"))
-    assert "fig6 on " in made.output and len(list(asked.output.rglob("journal.jsonl"))) == 1
+    assert "nothing printed (the paper shows LLaVA-v1.5); ours" in made.output
+    assert len(list(asked.output.rglob("journal.jsonl"))) == 1
