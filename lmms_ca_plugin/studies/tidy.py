@@ -6,6 +6,7 @@ the study, because that is how many chances a reader has of seeing something.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
@@ -51,7 +52,8 @@ def tidy(finished: Finished, seconds: Mapping[str, float] | None = None) -> pd.D
             row = _row(variant, run, answers, runs.get(BASELINE, {}).get(task))
             row |= {"study": study.name, "seconds_per_question": timed.get(variant.name), "limit": study.limit}
             rows.append(row | {"seed": study.seed, "batch_size": study.batch_size})
-    tested = {str(i): row["p_value"] for i, row in enumerate(rows) if row["p_value"] is not None}
+    # One cluster has no p-value (NaN), and so is no chance of seeing something.
+    tested = {str(i): p for i, row in enumerate(rows) if (p := row["p_value"]) is not None and not math.isnan(p)}
     for number, p_holm in holm(tested).items():
         rows[int(number)]["p_holm"] = p_holm
     return pd.DataFrame(rows, columns=list(COLUMNS))

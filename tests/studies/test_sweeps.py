@@ -6,12 +6,14 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from harness_files import task_samples, write_run
 from typer.testing import CliRunner
 
 from lmms_ca_plugin.cli import build
 from lmms_ca_plugin.engine.load import CheckpointOptions
 from lmms_ca_plugin.errors import OptionError
 from lmms_ca_plugin.families._contract import Trunk
+from lmms_ca_plugin.harness.study import Finished
 from lmms_ca_plugin.methods.contrastive import Contrastive
 from lmms_ca_plugin.results.multiplicity import holm
 from lmms_ca_plugin.results.published import SETS, tables
@@ -21,6 +23,7 @@ from lmms_ca_plugin.studies.asked import Asked, given_options
 from lmms_ca_plugin.studies.reproduce import beside, laid_out, plans
 from lmms_ca_plugin.studies.sweep import planned, sweep
 from lmms_ca_plugin.studies.sweeps import load_sweep, sweep_names
+from lmms_ca_plugin.studies.tidy import tidy
 from lmms_ca_plugin.studies.targets import Claim, load_target, target_names
 
 PAPER = Trunk("llava", "llama", 32, 4096, 32, 4096, 32000, 32064)
@@ -141,6 +144,23 @@ def test_the_tidy_table_is_what_statistics_say(ran):
     np.testing.assert_allclose(tested["p_holm"], list(adjusted.values()))
     assert table.loc[table["variant"] == "vanilla", ["delta", "p_value", "x"]].isna().to_numpy().all()
     assert (table["seconds_per_question"] > 0).all() and set(table["limit"]) == {6}
+
+
+def written(asked, tmp_path, scores, clusters, metric="vqa_accuracy"):
+    """A study whose files are made up: scores by variant."""
+    results = {}
+    for variant, of in scores.items():
+        samples = {"ca_textvqa": task_samples("ca_textvqa", of, metric, clusters)}
+        results[variant] = write_run(tmp_path / variant, samples, metric=metric, record={"entry": variant})
+    return Finished(
+        asked.study("made", [asked.variant(v, "vanilla") for v in scores]), results, {v: {} for v in scores}
+    )
+
+
+def test_one_picture_has_no_p_value(asked, tmp_path):
+    table = tidy(written(asked, tmp_path, {"vanilla": [1, 0, 1, 1], "other": [1, 0, 0, 0]}, [7, 7, 7, 7]))
+    (row,) = table[table["variant"] == "other"].to_dict("records")
+    assert row["delta"] == -50 and np.isnan(row["p_value"]) and np.isnan(row["p_holm"])
 
 
 def test_nothing_is_computed_twice_in_a_ratio_sweep(ran):
