@@ -23,8 +23,8 @@ from lmms_ca_plugin.studies.asked import Asked, given_options
 from lmms_ca_plugin.studies.reproduce import beside, laid_out, plans
 from lmms_ca_plugin.studies.sweep import planned, sweep
 from lmms_ca_plugin.studies.sweeps import load_sweep, sweep_names
-from lmms_ca_plugin.studies.tidy import tidy
 from lmms_ca_plugin.studies.targets import Claim, load_target, target_names
+from lmms_ca_plugin.studies.tidy import tidy
 
 PAPER = Trunk("llava", "llama", 32, 4096, 32, 4096, 32000, 32064)
 ASKED = Asked(("ca",), None)
@@ -54,6 +54,21 @@ def test_review_blocks_that_leave_no_room_below_are_not_tried():
     small = replace(PAPER, num_blocks=6)
     tried = [v.name for v in load_sweep("controls").variants(replace(ASKED, given=given), small)]
     assert [name for name in tried if name.startswith("review")] == ["review_5"]
+
+
+@pytest.mark.parametrize("setting", ["mask_by=random", "mask_by=post", "lam=0.01", "site=knockout", "scope=28"])
+def test_controls_take_what_the_user_sets(setting):
+    given = given_options([f"contrastive.{setting}"])
+    for variant in load_sweep("controls").variants(replace(ASKED, given=given), PAPER):
+        variant.made().plan(PAPER)
+
+
+def test_scopes_of_what_compares_no_blocks_are_refused():
+    given = {"contrastive": {"mask_by": "random"}}
+    with pytest.raises(
+        OptionError, match="contrastive.mask_by=random compares no candidate blocks.*The sweep controls"
+    ):
+        load_sweep("scope").variants(replace(ASKED, given=given), PAPER)
 
 
 def test_the_sweeps_of_the_paper_are_as_long_as_the_paper_needs():
