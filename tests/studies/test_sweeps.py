@@ -56,7 +56,7 @@ def test_review_blocks_that_leave_no_room_below_are_not_tried():
     assert [name for name in tried if name.startswith("review")] == ["review_5"]
 
 
-@pytest.mark.parametrize("setting", ["mask_by=random", "mask_by=post", "lam=0.01", "site=knockout", "scope=28"])
+@pytest.mark.parametrize("setting", ["mask_by=random", "mask_by=post", "lam=0.01", "site=knockout"])
 def test_controls_take_what_the_user_sets(setting):
     given = given_options([f"contrastive.{setting}"])
     for variant in load_sweep("controls").variants(replace(ASKED, given=given), PAPER):
