@@ -37,7 +37,7 @@ def profile(
     from lmms_ca_plugin.studies.profile import profile as find
 
     tasks = tasks or ("mini_gqa" if checkpoint == "mini" else "ca_gqa")
-    asked = asked_of(checkpoint, model_args, tasks, folder, None, batch_size, limit, seed, memory_gib=memory_gib)
+    asked = asked_of([checkpoint], model_args, tasks, folder, None, batch_size, limit, seed, memory_gib=memory_gib)
     made = find(asked, output, ProfileRules(margin / 100, alpha, seed))
     layers = made.profile.layers
     console = Console()

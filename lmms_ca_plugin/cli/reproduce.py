@@ -60,7 +60,7 @@ def reproduce(
     names = pretrained or ["mini"]
     wanted = list(dict.fromkeys(name.strip() for name in targets.split(",")))
     tasks = tasks or ("mini" if names == ["mini"] else "ca")
-    asked = asked_of(names[0], model_args, tasks, output, settings, batch_size, limit, seed, timing, memory_gib)
+    asked = asked_of(names, model_args, tasks, output, settings, batch_size, limit, seed, timing, memory_gib)
     checkpoints = [replace(asked.checkpoint, pretrained=name) for name in names]
     console = Console()
     if plan:

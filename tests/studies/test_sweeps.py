@@ -10,6 +10,7 @@ from harness_files import task_samples, write_run
 from typer.testing import CliRunner
 
 from lmms_ca_plugin.cli import build
+from lmms_ca_plugin.cli._shared import asked_of
 from lmms_ca_plugin.engine.load import CheckpointOptions
 from lmms_ca_plugin.errors import OptionError
 from lmms_ca_plugin.families._contract import Trunk
@@ -347,3 +348,20 @@ def test_reproduce_and_its_cost(asked, checkpoint):
     assert list((asked.output / "table3").glob("*.csv"))
     assert "nothing printed (the paper shows LLaVA-v1.5); ours" in made.output
     assert len(list(asked.output.rglob("journal.jsonl"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("checkpoints", "tasks", "offline"),
+    [
+        (["mini"], "mini", True),
+        (["mini"], "mini_gqa, mini_docvqa", True),
+        (["mini"], "mini,ca_gqa", False),
+        (["mini"], "minigpt", False),
+        (["mini", "llava-hf/llava-1.5-7b-hf"], "mini", False),
+    ],
+)
+def test_the_network_is_left_alone_only_where_all_is_bundled(monkeypatch, tmp_path, checkpoints, tasks, offline):
+    monkeypatch.setattr("lmms_ca_plugin.cli._shared.os.environ", environment := {})
+    monkeypatch.setattr("lmms_ca_plugin.checkpoints.bundled", lambda: {"mini": tmp_path})
+    asked = asked_of(checkpoints, "", tasks, tmp_path, None, 8, None, 0)
+    assert ("HF_HUB_OFFLINE" in environment) == offline and asked.checkpoint.pretrained == "mini"
