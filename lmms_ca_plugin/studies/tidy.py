@@ -23,7 +23,18 @@ from lmms_ca_plugin.results.statistics import mean_interval, paired_difference
 BASELINE = "vanilla"
 COLUMNS = (
     *("study", "variant", "method", "method_args", "x", "task", "metric", "score", "stderr", "ci95_low", "ci95_high"),
-    *("n", "n_clusters", "delta", "delta_ci95_low", "delta_ci95_high", "p_value", "p_holm", "n_empty", "n_runaway"),
+    *(
+        "n",
+        "n_clusters",
+        "cluster_source",
+        "delta",
+        "delta_ci95_low",
+        "delta_ci95_high",
+        "p_value",
+        "p_holm",
+        "n_empty",
+        "n_runaway",
+    ),
     *("n_same", "seconds_per_question", "limit", "seed", "batch_size"),
 )
 
@@ -76,6 +87,7 @@ def _row(variant: Variant, run: TaskRun, answers: Sequence[Answer], baseline: Ta
         "ci95_high": 100 * found.high,
         "n": found.n,
         "n_clusters": found.n_clusters,
+        "cluster_source": run.cluster_source,
         "p_value": None,
         "n_empty": sum(not answer.text for answer in answers),
         "n_runaway": sum(answer.runaway for answer in answers),

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -21,6 +22,7 @@ from lmms_ca_plugin.results.published import SETS, tables
 from lmms_ca_plugin.results.runs import read_runs
 from lmms_ca_plugin.results.statistics import mean_interval, paired_difference
 from lmms_ca_plugin.studies.asked import Asked, given_options
+from lmms_ca_plugin.studies.captions import caption_of
 from lmms_ca_plugin.studies.reproduce import beside, laid_out, plans
 from lmms_ca_plugin.studies.sweep import planned, sweep
 from lmms_ca_plugin.studies.sweeps import load_sweep, sweep_names
@@ -177,6 +179,32 @@ def test_one_picture_has_no_p_value(asked, tmp_path):
     table = tidy(written(asked, tmp_path, {"vanilla": [1, 0, 1, 1], "other": [1, 0, 0, 0]}, [7, 7, 7, 7]))
     (row,) = table[table["variant"] == "other"].to_dict("records")
     assert row["delta"] == -50 and np.isnan(row["p_value"]) and np.isnan(row["p_holm"])
+
+
+def test_captions_say_whether_intervals_are_clustered(asked, tmp_path):
+    by_picture = written(asked, tmp_path / "ca", {"vanilla": [1, 0, 1, 1]}, [1, 1, 2, 2])
+    assert caption_of(by_picture).interval == "95 % intervals, clustered by picture"
+    assert tidy(by_picture)["cluster_source"].tolist() == ["image"]
+    own = task_samples("gqa", [1, 0, 1, 1], "exact_match")
+    for sample in own:
+        sample["exact_match"] = sample["exact_match"]["score"]
+    alone = write_run(tmp_path / "own", {"gqa": own}, metric="exact_match")
+    assert caption_of(replace(by_picture, results={"vanilla": alone})).interval == "95 % intervals, not clustered"
+    both = {"gqa": own, "ca_gqa": task_samples("ca_gqa", [1, 0], "exact_match")}
+    mixed = write_run(tmp_path / "both", both, metric="exact_match")
+    told = caption_of(replace(by_picture, results={"vanilla": mixed})).interval
+    assert told == "95 % intervals, clustered by picture, but not on gqa"
+
+
+@pytest.mark.parametrize(("name", "label"), [("hellinger", "Hellinger distance"), ("jsd", "Jensen-Shannon divergence")])
+def test_the_distance_that_was_measured_stands_at_its_axis(asked, tmp_path, name, label):
+    made = written(asked, tmp_path, {"vanilla": [1, 0]}, [1, 2])
+    asked = replace(asked, given={"distance": {"distance": name}})
+    log = {"distances": {"0": 0.5, "1": 0.0}}
+    answers = {"vanilla": {("ca_textvqa", 0): SimpleNamespace(log=log)}}
+    variants = tuple(load_sweep("distance").variants(asked, PAPER))
+    made = replace(made, study=replace(made.study, variants=variants), answers=answers)
+    assert load_sweep("distance").figures(made, None)["distance"].axes[0].get_ylabel() == label
 
 
 def test_nothing_is_computed_twice_in_a_ratio_sweep(ran):
