@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lmms_ca_plugin.engine.selfcheck import complete
 from lmms_ca_plugin.harness.study import Probed, Runner
 from lmms_ca_plugin.studies.sweep import Planned
 
@@ -17,6 +18,7 @@ class Cost:
         variants: Answers to each.
         passes: Passes of a prompt through a block, per question, as branches.
         passes_alone: The same, with every variant in a run of its own.
+        makes_inputs: Variants whose own passes, by which they make their inputs, are not among them.
         memory_gib: What branches may use beside the weights.
         device: On what it was timed.
         probed: The timed questions.
@@ -26,6 +28,7 @@ class Cost:
     variants: int
     passes: int
     passes_alone: int
+    makes_inputs: tuple[str, ...]
     memory_gib: float
     device: str
     probed: Probed
@@ -39,26 +42,27 @@ def estimate(plan: Planned, questions: int) -> Cost:
         questions: How many questions to time; at least a few batches tell something.
 
     Returns:
-        The cost. Branches that decide the same are computed once, so `passes` is an upper bound.
+        The cost. Branches that decide the same are computed once, so `passes` is an upper bound where no variant makes
+        inputs of its own.
 
     Raises:
-        CheckpointError: The checkpoint cannot be used.
+        CheckpointError: The checkpoint cannot be used, or lacks what a method needs.
     """
     runner = Runner(plan.study)
     blocks = runner.found.trunk.num_blocks
-    firsts, alone = [], 0
-    for method in runner.methods.values():
-        if method.makes_inputs:
-            alone += 1
-        else:
-            firsts.append(method.plan(runner.found.trunk).first_block(blocks))
+    alone = tuple(name for name, method in runner.methods.items() if method.makes_inputs)
+    shared_methods = [method for method in runner.methods.values() if not method.makes_inputs]
+    # Completed, because a plan that needs to know the weights has no edit before, and would count as vanilla.
+    plans = [complete(runner.family, method.plan(runner.found.trunk)) for method in shared_methods]
+    firsts = [plan.first_block(blocks) for plan in plans]
     shared = max(firsts, default=0) + sum(blocks - first for first in firsts)
     probed = runner.probed(questions)
     return Cost(
         questions=probed.all_questions,
         variants=len(runner.methods),
-        passes=shared + alone * blocks,
+        passes=shared + len(alone) * blocks,
         passes_alone=len(runner.methods) * blocks,
+        makes_inputs=alone,
         memory_gib=runner.memory_gib,
         device=str(runner.family.model.device),
         probed=probed,

@@ -15,7 +15,7 @@ from lmms_ca_plugin.cli._shared import asked_of
 from lmms_ca_plugin.engine.load import CheckpointOptions
 from lmms_ca_plugin.errors import OptionError
 from lmms_ca_plugin.families._contract import Trunk
-from lmms_ca_plugin.harness.study import Finished
+from lmms_ca_plugin.harness.study import Finished, Probed
 from lmms_ca_plugin.methods.contrastive import Contrastive
 from lmms_ca_plugin.results.multiplicity import holm
 from lmms_ca_plugin.results.published import SETS, tables
@@ -23,6 +23,7 @@ from lmms_ca_plugin.results.runs import read_runs
 from lmms_ca_plugin.results.statistics import mean_interval, paired_difference
 from lmms_ca_plugin.studies.asked import Asked, given_options
 from lmms_ca_plugin.studies.captions import caption_of
+from lmms_ca_plugin.studies.cost import estimate
 from lmms_ca_plugin.studies.reproduce import beside, laid_out, plans
 from lmms_ca_plugin.studies.sweep import planned, sweep
 from lmms_ca_plugin.studies.sweeps import load_sweep, sweep_names
@@ -350,6 +351,15 @@ def test_targets_are_known_and_need_a_checkpoint(asked):
     assert set(target_names()) == {"table1", "table2", "table3", "fig2", "fig3", "fig5", "fig6", "fig7"}
     with pytest.raises(OptionError, match="name at least one checkpoint, and each once"):
         plans(["table3"], [], asked)
+
+
+def test_a_cost_counts_what_is_known_with_the_weights_alone(asked, monkeypatch):
+    """VAR's edits begin at block 2 of 6, but only the loaded weights tell which sinks there are."""
+    monkeypatch.setattr("lmms_ca_plugin.studies.cost.Runner.probed", lambda *_: Probed(1, 1.0, 8))
+    plan = planned(["methods"], asked)
+    few = tuple(v for v in plan.study.variants if v.name in ("vanilla", "var", "vicrop"))
+    cost = estimate(replace(plan, study=replace(plan.study, variants=few)), 1)
+    assert (cost.passes, cost.passes_alone, cost.makes_inputs) == (6 + 4 + 6, 18, ("vicrop",))
 
 
 def test_targets_share_what_they_have_in_common(asked):
