@@ -15,13 +15,16 @@ NARROWEST = 1.0  # points each way, so that hundredths of a point do not fill a 
 
 
 @styled
-def differences(table: pd.DataFrame, caption: Caption) -> Figure:
-    """Draws every variant's difference to vanilla; a filled marker is significant after Holm's adjustment.
+def differences(table: pd.DataFrame, caption: Caption, *, baseline: str = VANILLA) -> Figure:
+    """Draws every variant's difference to vanilla, or to another baseline.
+
+    A filled marker is significant after Holm's adjustment.
 
     Args:
         table: Columns `variant`, `task`, `metric`, `n`, `delta`, `delta_ci95_low`, `delta_ci95_high` (percent) and
             `p_holm`; one row per variant and task. Vanilla's own rows are left out, an interval that is empty too.
         caption: Checkpoint, and the intervals' kind.
+        baseline: The variant that differences are to, for the axis.
 
     Returns:
         The figure, a column or a page wide.
@@ -56,7 +59,7 @@ def differences(table: pd.DataFrame, caption: Caption) -> Figure:
         low, high = axes.get_xlim()
         axes.set_xlim(min(low, -NARROWEST), max(high, NARROWEST))
         if grid.is_bottom(i, len(metrics)):
-            axes.set_xlabel("difference to vanilla, points")
+            axes.set_xlabel(f"difference to {baseline}, points")
     for axes in panels:
         axes.remove()
     marked = f"filled: Holm-adjusted p < {ALPHA:g}"

@@ -1,7 +1,8 @@
 """A study as one tidy table: a row per variant and task, with what was paired, clustered and adjusted.
 
 Rule: differences are to `vanilla` on the same documents. P-values are adjusted (Holm) over all variants and tasks of
-the study, because that is how many chances a reader has of seeing something.
+the study, because that is how many chances a reader has of seeing something. Where a study has a variant `default`, the
+others' differences to it stand in columns `default_*`, adjusted among themselves.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from lmms_ca_plugin.results.runs import TaskRun, read_runs
 from lmms_ca_plugin.results.statistics import mean_interval, paired_difference
 
 BASELINE = "vanilla"
+DEFAULT = "default"
+"""A variant of this name is a second baseline: what differs from it by one option is paired with it, too."""
 COLUMNS = (
     *("study", "variant", "method", "method_args", "x", "task", "metric", "score", "stderr", "ci95_low", "ci95_high"),
     *(
@@ -36,6 +39,7 @@ COLUMNS = (
         "n_runaway",
     ),
     *("n_same", "seconds_per_question", "limit", "seed", "batch_size"),
+    *("default_delta", "default_delta_ci95_low", "default_delta_ci95_high", "default_p_value", "default_p_holm"),
 )
 
 
@@ -60,21 +64,27 @@ def tidy(finished: Finished, seconds: Mapping[str, float] | None = None) -> pd.D
     for variant in study.variants:
         for task, run in runs[variant.name].items():
             answers = [answer for (of, _), answer in finished.answers[variant.name].items() if of == task]
-            row = _row(variant, run, answers, runs.get(BASELINE, {}).get(task))
+            row = _row(variant, run, answers)
+            if variant.name != BASELINE and task in runs.get(BASELINE, {}):
+                row |= _paired(run, runs[BASELINE][task])
+            if variant.name not in (BASELINE, DEFAULT) and task in runs.get(DEFAULT, {}):
+                row |= {f"{DEFAULT}_{name}": value for name, value in _paired(run, runs[DEFAULT][task]).items()}
             row |= {"study": study.name, "seconds_per_question": timed.get(variant.name), "limit": study.limit}
             rows.append(row | {"seed": study.seed, "batch_size": study.batch_size})
-    # One cluster has no p-value (NaN), and so is no chance of seeing something.
-    tested = {str(i): p for i, row in enumerate(rows) if (p := row["p_value"]) is not None and not math.isnan(p)}
-    for number, p_holm in holm(tested).items():
-        rows[int(number)]["p_holm"] = p_holm
+    for prefix in ("", f"{DEFAULT}_"):
+        p_values = {str(i): row.get(f"{prefix}p_value", math.nan) for i, row in enumerate(rows)}
+        # One cluster has no p-value (NaN), and so is no chance of seeing something.
+        tested = {number: p_value for number, p_value in p_values.items() if not math.isnan(p_value)}
+        for number, p_holm in holm(tested).items():
+            rows[int(number)][f"{prefix}p_holm"] = p_holm
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def _row(variant: Variant, run: TaskRun, answers: Sequence[Answer], baseline: TaskRun | None) -> dict[str, Any]:
+def _row(variant: Variant, run: TaskRun, answers: Sequence[Answer]) -> dict[str, Any]:
     documents, metric = run.documents, run.main
     clusters = documents["cluster"].tolist()
     found = mean_interval(documents[metric].to_numpy(), clusters)
-    row: dict[str, Any] = {
+    return {
         "variant": variant.name,
         "method": variant.method,
         "method_args": run.provenance.method_args if run.provenance else "",
@@ -88,18 +98,18 @@ def _row(variant: Variant, run: TaskRun, answers: Sequence[Answer], baseline: Ta
         "n": found.n,
         "n_clusters": found.n_clusters,
         "cluster_source": run.cluster_source,
-        "p_value": None,
         "n_empty": sum(not answer.text for answer in answers),
         "n_runaway": sum(answer.runaway for answer in answers),
         "n_same": sum(answer.same_as is not None for answer in answers),
     }
-    if baseline is not None and variant.name != BASELINE:
-        pair = paired_difference(
-            baseline.documents[metric].to_numpy(), documents[metric].to_numpy(), clusters, resamples=0
-        )
-        row |= {"delta": 100 * pair.difference, "delta_ci95_low": 100 * pair.low, "delta_ci95_high": 100 * pair.high}
-        row["p_value"] = pair.p_value
-    return row
+
+
+def _paired(run: TaskRun, baseline: TaskRun) -> dict[str, Any]:
+    """The difference to the same documents of another variant, percent."""
+    before, after = (of.documents[run.main].to_numpy() for of in (baseline, run))
+    pair = paired_difference(before, after, run.documents["cluster"].tolist(), resamples=0)
+    found = {"delta": pair.difference, "delta_ci95_low": pair.low, "delta_ci95_high": pair.high}
+    return {name: 100 * value for name, value in found.items()} | {"p_value": pair.p_value}
 
 
 def distances(answers: Mapping[Key, Answer]) -> pd.DataFrame:

@@ -208,6 +208,23 @@ def test_the_distance_that_was_measured_stands_at_its_axis(asked, tmp_path, name
     assert load_sweep("distance").figures(made, None)["distance"].axes[0].get_ylabel() == label
 
 
+def test_controls_are_paired_with_the_default_too(asked, tmp_path):
+    scores = {"vanilla": [1, 0, 1, 1], "default": [1, 1, 1, 1], "mask_by_random": [1, 1, 0, 1], "x": [0, 0, 0, 1]}
+    made = written(asked, tmp_path, scores, range(4))
+    table = tidy(made)
+    rows = table.set_index("variant")
+    assert rows["default_delta"].dropna().to_dict() == {"mask_by_random": -25, "x": -75}
+    assert rows.loc["mask_by_random", "delta"] == 0 and rows.loc["default", "delta"] == 25
+    pair = paired_difference(np.array([1.0] * 4), np.array([0, 0, 0, 1.0]), list(range(4)), resamples=0)
+    assert rows.loc["x", "default_p_value"] == pair.p_value
+    assert rows.loc["x", "default_p_holm"] == 2 * pair.p_value  # of two pairs the smaller
+    figures = load_sweep("controls").figures(made, table)
+    labels = {name: figure.axes[0].get_xlabel() for name, figure in figures.items()}
+    assert labels["controls_to_default"] == "difference to default, points"
+    assert labels["controls"] == "difference to vanilla, points"
+    assert [t.get_text() for t in figures["controls_to_default"].axes[0].get_yticklabels()] == ["mask_by_random", "x"]
+
+
 def test_nothing_is_computed_twice_in_a_ratio_sweep(ran):
     same = ran["ratio"].table.groupby("variant")["n_same"].sum()
     assert same["rho_0.0"] == 12 and same["vanilla"] == 0

@@ -19,13 +19,14 @@ from lmms_ca_plugin.harness.study import Finished, Variant
 from lmms_ca_plugin.methods.contrastive import Contrastive
 from lmms_ca_plugin.studies.asked import Asked
 from lmms_ca_plugin.studies.captions import caption_of
+from lmms_ca_plugin.studies.tidy import DEFAULT
 
 _NEAR = 2  # blocks before the review block that are tried in its place; all behind it are
 
 
 def variants(asked: Asked, trunk: Trunk) -> Sequence[Variant]:
     """Vanilla, the default, and every control that this trunk has blocks for."""
-    default = asked.variant("default", "contrastive")
+    default = asked.variant(DEFAULT, "contrastive")
     rows: dict[str, dict[str, Any]] = {
         **{f"mask_by_{control}": {"mask_by": control} for control in ("random", "post", "none")},
         **{f"site_{site}": {"site": site} for site in ("post_norm", "kv", "value", "logit", "knockout")},
@@ -50,5 +51,11 @@ def _other_reviews(default: Variant, trunk: Trunk) -> list[int]:
 
 
 def figures(finished: Finished, table: pd.DataFrame) -> Mapping[str, Figure]:
-    """Differences to vanilla."""
-    return {"controls": differences(table, caption_of(finished))}
+    """Differences to vanilla, and to the default: what each change did."""
+    caption = caption_of(finished)
+    pairs = [name.removeprefix("default_") for name in table.columns if name.startswith("default_")]
+    to_default = table.drop(columns=pairs).rename(columns={f"default_{name}": name for name in pairs})
+    return {
+        "controls": differences(table, caption),
+        "controls_to_default": differences(to_default, caption, baseline=DEFAULT),
+    }
