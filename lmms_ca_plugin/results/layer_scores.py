@@ -13,9 +13,10 @@ import numpy.typing as npt
 import pandas as pd
 
 from lmms_ca_plugin.errors import InputError, unknown
+from lmms_ca_plugin.results.schema import BASELINE
 from lmms_ca_plugin.results.statistics import Scores
 
-VANILLA, ZERO, KNOCKOUT = "vanilla", "zero", "knockout"
+VANILLA, ZERO, KNOCKOUT = BASELINE, "zero", "knockout"
 _COLUMNS = ("mode", "block", "task", "document", "cluster", "score")
 _DOCUMENT = ["task", "document"]
 

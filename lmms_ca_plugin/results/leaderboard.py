@@ -12,10 +12,8 @@ from lmms_ca_plugin.results.multiplicity import holm
 from lmms_ca_plugin.results.provenance import Provenance
 from lmms_ca_plugin.results.published import published_value
 from lmms_ca_plugin.results.runs import TaskRun, read_runs
-from lmms_ca_plugin.results.schema import KEY, Row, Value, read_csv, to_csv, write_atomically
+from lmms_ca_plugin.results.schema import BASELINE, KEY, Row, Value, read_csv, to_csv, write_atomically
 from lmms_ca_plugin.results.statistics import PairedDifference, mean_interval, paired_difference
-
-BASELINE = "vanilla"
 
 
 @dataclass(frozen=True)

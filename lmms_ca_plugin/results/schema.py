@@ -17,6 +17,9 @@ from pathlib import Path
 
 from lmms_ca_plugin.errors import InputError, nearest
 
+BASELINE = "vanilla"
+"""The method, and in a study the variant, that differences are taken to."""
+
 Value = str | int | float | None
 Row = dict[str, Value]
 

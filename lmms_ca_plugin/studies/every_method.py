@@ -18,8 +18,7 @@ from lmms_ca_plugin.families._contract import Family, Question, Trunk
 from lmms_ca_plugin.methods import load_method, method_names
 from lmms_ca_plugin.methods._contract import Method
 from lmms_ca_plugin.options import option_types
-
-BASELINE = "vanilla"
+from lmms_ca_plugin.results.schema import BASELINE
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,9 @@ from lmms_ca_plugin.harness.journal import Key
 from lmms_ca_plugin.harness.study import Finished, Variant
 from lmms_ca_plugin.results.multiplicity import holm
 from lmms_ca_plugin.results.runs import TaskRun, read_runs
+from lmms_ca_plugin.results.schema import BASELINE
 from lmms_ca_plugin.results.statistics import mean_interval, paired_difference
 
-BASELINE = "vanilla"
 DEFAULT = "default"
 """A variant of this name is a second baseline: what differs from it by one option is paired with it, too."""
 COLUMNS = (
