@@ -3,6 +3,7 @@
 import re
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import get_type_hints
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,10 @@ from harness_files import task_samples, write_run
 from typer.testing import CliRunner
 
 from lmms_ca_plugin.cli import build
+from lmms_ca_plugin.cli import reproduce as cli_reproduce
+from lmms_ca_plugin.cli import sweep as cli_sweep
 from lmms_ca_plugin.cli._shared import asked_of
+from lmms_ca_plugin.discovery import modules
 from lmms_ca_plugin.engine.load import CheckpointOptions
 from lmms_ca_plugin.errors import OptionError
 from lmms_ca_plugin.families._contract import Trunk
@@ -21,21 +25,24 @@ from lmms_ca_plugin.results.multiplicity import holm
 from lmms_ca_plugin.results.published import SETS, tables
 from lmms_ca_plugin.results.runs import read_runs
 from lmms_ca_plugin.results.statistics import mean_interval, paired_difference
+from lmms_ca_plugin.studies import sweeps, targets
 from lmms_ca_plugin.studies.asked import Asked, given_options
 from lmms_ca_plugin.studies.captions import caption_of
 from lmms_ca_plugin.studies.cost import estimate
 from lmms_ca_plugin.studies.reproduce import beside, laid_out, plans
 from lmms_ca_plugin.studies.sweep import planned, sweep
-from lmms_ca_plugin.studies.sweeps import load_sweep, sweep_names
-from lmms_ca_plugin.studies.targets import Claim, load_target, target_names
+from lmms_ca_plugin.studies.sweeps import load_sweep
+from lmms_ca_plugin.studies.targets import Claim, load_target
 from lmms_ca_plugin.studies.tidy import tidy
 
 PAPER = Trunk("llava", "llama", 32, 4096, 32, 4096, 32000, 32064)
 ASKED = Asked(("ca",), None)
+SWEEPS = tuple(modules(sweeps.__name__, sweeps.__path__))
+TARGETS = tuple(modules(targets.__name__, targets.__path__))
 
 
 # ---- variants --------------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("name", sweep_names())
+@pytest.mark.parametrize("name", SWEEPS)
 def test_every_variant_has_a_plan_on_the_papers_trunk(name):
     variants = load_sweep(name).variants(ASKED, PAPER)
     assert variants[0].name == "vanilla" and len({v.name for v in variants}) == len(variants)
@@ -76,7 +83,7 @@ def test_scopes_of_what_compares_no_blocks_are_refused():
 
 
 def test_the_sweeps_of_the_paper_are_as_long_as_the_paper_needs():
-    counted = {name: len(load_sweep(name).variants(ASKED, PAPER)) for name in sweep_names()}
+    counted = {name: len(load_sweep(name).variants(ASKED, PAPER)) for name in SWEEPS}
     assert counted == {"controls": 15, "distance": 1, "layermask": 33, "methods": 6, "ratio": 12, "scope": 5}
 
 
@@ -364,8 +371,7 @@ def test_a_checkpoint_the_paper_does_not_know_stands_alone():
     assert (layout.loc[layout["kind"] == "printed", "note"] != "").all()
 
 
-def test_targets_are_known_and_need_a_checkpoint(asked):
-    assert set(target_names()) == {"table1", "table2", "table3", "fig2", "fig3", "fig5", "fig6", "fig7"}
+def test_targets_need_a_checkpoint(asked):
     with pytest.raises(OptionError, match="name at least one checkpoint, and each once"):
         plans(["table3"], [], asked)
 
@@ -391,6 +397,15 @@ def test_targets_share_what_they_have_in_common(asked):
 
 
 # ---- the command line ------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("verb", "argument", "names"), [(cli_sweep.sweep, "names", SWEEPS), (cli_reproduce.reproduce, "targets", TARGETS)]
+)
+def test_the_help_lists_all_there_are(verb, argument, names):
+    """The verbs write the names out: to ask the folders would import torch and matplotlib for a line of help."""
+    told = get_type_hints(verb, include_extras=True)[argument].__metadata__[0].help.partition(";")[0]
+    assert set(re.split(r", | or ", told)) == set(names)
+
+
 def test_reproduce_and_its_cost(asked, checkpoint):
     settings = ["--set", "contrastive.review_layer=5", "--set", "contrastive.scope=1:2"]
     common = ["--pretrained", checkpoint, "--tasks", "mini_gqa", "--limit", "3", "-o", str(asked.output), *settings]

@@ -26,11 +26,6 @@ class Sweep(Protocol):
         """Draws the study, by file name without ending."""
 
 
-def sweep_names() -> tuple[str, ...]:
-    """Lists the sweeps, sorted."""
-    return tuple(modules(__name__, __path__))
-
-
 def load_sweep(name: str) -> Sweep:
     """Finds a sweep.
 

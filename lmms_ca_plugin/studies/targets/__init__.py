@@ -47,11 +47,6 @@ class Target(Protocol):
         """Lists what the paper's text says about it."""
 
 
-def target_names() -> tuple[str, ...]:
-    """Lists the targets, sorted."""
-    return tuple(modules(__name__, __path__))
-
-
 def load_target(name: str) -> Target:
     """Finds a target.
 
