@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -51,7 +52,7 @@ def held_of(pretrained: str, model_args: str) -> tuple[CheckpointOptions, InputO
 
 
 def asked_of(
-    pretrained: str,
+    checkpoints: Sequence[str],
     model_args: str,
     tasks: str,
     output: Path,
@@ -62,20 +63,24 @@ def asked_of(
     timing: int = 0,
     memory_gib: float | None = None,
 ) -> Asked:
-    """Makes a study's settings of what was typed; a bundled checkpoint needs no network, so none is tried.
+    """Makes a study's settings of what was typed, on the first of its checkpoints.
+
+    Where all checkpoints and tasks are bundled no network is needed, so none is tried.
 
     Raises:
         OptionError: A setting has another form, or names what does not exist.
     """
     from lmms_ca_plugin.checkpoints import bundled
 
-    if pretrained in bundled() and tasks.startswith("mini"):
+    names = [task.strip() for task in tasks.split(",")]
+    ours = set(checkpoints) <= set(bundled()) and all(name == "mini" or name.startswith("mini_") for name in names)
+    if ours:
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
     from lmms_ca_plugin.studies.asked import Asked, given_options
 
-    checkpoint, inputs = held_of(pretrained, model_args)
+    checkpoint, inputs = held_of(checkpoints[0], model_args)
     return Asked(
-        tasks=tuple(task.strip() for task in tasks.split(",")),
+        tasks=tuple(names),
         output=output,
         checkpoint=checkpoint,
         inputs=inputs,

@@ -19,9 +19,10 @@ def profile(
     checkpoint: Annotated[str, typer.Argument(help="A hub id, a folder, or the bundled `mini`.")],
     tasks: Tasks = "",
     output: Annotated[Path, typer.Option("--output", "-o", help="The JSON file.")] = Path("profile.json"),
-    folder: Annotated[Path, typer.Option(help="For the sweep's runs; a rerun does only what is missing.")] = Path(
-        "studies"
-    ),
+    folder: Annotated[
+        Path | None,
+        typer.Option(help="For the sweep's runs; a rerun does only what is missing. Without it, studies/CHECKPOINT."),
+    ] = None,
     margin: Annotated[float, typer.Option(help="Points that a drop's lower bound has to lie above.")] = 5.0,
     alpha: Annotated[float, typer.Option(help="Level of each half, after Holm's adjustment.")] = 0.05,
     model_args: ModelArgs = "",
@@ -34,10 +35,12 @@ def profile(
     from rich.console import Console
 
     from lmms_ca_plugin.results.profiles import ProfileRules
+    from lmms_ca_plugin.studies.asked import folder_of
     from lmms_ca_plugin.studies.profile import profile as find
 
     tasks = tasks or ("mini_gqa" if checkpoint == "mini" else "ca_gqa")
-    asked = asked_of(checkpoint, model_args, tasks, folder, None, batch_size, limit, seed, memory_gib=memory_gib)
+    folder = folder or Path("studies") / folder_of(checkpoint)
+    asked = asked_of([checkpoint], model_args, tasks, folder, None, batch_size, limit, seed, memory_gib=memory_gib)
     made = find(asked, output, ProfileRules(margin / 100, alpha, seed))
     layers = made.profile.layers
     console = Console()

@@ -1,4 +1,4 @@
-"""`lmms-ca reproduce`: a table or figure of the paper again, beside what is printed."""
+"""`lmms-ca reproduce`: tables or figures of the paper again, beside what is printed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,10 @@ if TYPE_CHECKING:
 
 
 def reproduce(
-    target: Annotated[str, typer.Argument(help="table1, table2, table3, fig2, fig3, fig5, fig6 or fig7.")],
+    targets: Annotated[
+        str,
+        typer.Argument(help="table1, table2, table3, fig2, fig3, fig5, fig6 or fig7; several joined by commas."),
+    ],
     pretrained: Annotated[
         list[str] | None, typer.Option(help="A checkpoint at hand: a hub id, a folder, or `mini`; repeatable.")
     ] = None,
@@ -44,7 +47,7 @@ def reproduce(
         int, typer.Option(min=0, help="Only estimate the cost, by so many questions answered under all variants.")
     ] = 0,
 ) -> None:
-    """Reproduce a table or figure of the paper: its layout, printed values, ours, differences and intervals."""
+    """Reproduce tables or figures of the paper: their layout, printed values, ours, differences and intervals."""
     from dataclasses import replace
 
     from rich.console import Console
@@ -55,23 +58,28 @@ def reproduce(
     from lmms_ca_plugin.studies.reproduce import reproduce as run
 
     names = pretrained or ["mini"]
+    wanted = list(dict.fromkeys(name.strip() for name in targets.split(",")))
     tasks = tasks or ("mini" if names == ["mini"] else "ca")
-    asked = asked_of(names[0], model_args, tasks, output, settings, batch_size, limit, seed, timing, memory_gib)
+    asked = asked_of(names, model_args, tasks, output, settings, batch_size, limit, seed, timing, memory_gib)
     checkpoints = [replace(asked.checkpoint, pretrained=name) for name in names]
     console = Console()
     if plan:
-        for name, of in plans(target, checkpoints, asked).items():
-            console.print(_costs(f"{target} on {name}", estimate(of, plan)))
+        for name, of in plans(wanted, checkpoints, asked).items():
+            console.print(_costs(f"{', '.join(wanted)} on {name}", estimate(of, plan)))
         return
-    made = run(target, checkpoints, asked)
-    if made.layout is not None:
-        print(as_markdown(list(made.layout.columns), made.layout.to_numpy().tolist(), texts=3))
-    for checkpoint, told in made.claims.items():
-        for claim in told:
-            console.print(f"{checkpoint}: {claim.says}: printed {claim.printed}; ours {claim.ours}", soft_wrap=True)
+    files: list[Path] = []
+    for target, made in run(wanted, checkpoints, asked).items():
+        files += made.files
+        if made.layout is not None:
+            print(as_markdown(list(made.layout.columns), made.layout.to_numpy().tolist(), texts=3))
+        for checkpoint, told in made.claims.items():
+            for claim in told:
+                about = f"{target} on {checkpoint}, {claim.task}: {claim.says}"
+                printed = f"printed {claim.printed}" if claim.printed else f"nothing printed ({claim.why})"
+                console.print(f"{about}: {printed}; ours {claim.ours}", soft_wrap=True)
     if "mini" in names:
         console.print("mini is no checkpoint of the paper: what it does says nothing about LLaVA.", soft_wrap=True)
-    console.print("files: " + ", ".join(map(str, made.files)), soft_wrap=True)
+    console.print("files: " + ", ".join(map(str, dict.fromkeys(files))), soft_wrap=True)
 
 
 def _costs(title: str, cost: Cost) -> Table:

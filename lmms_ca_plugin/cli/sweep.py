@@ -43,7 +43,7 @@ def sweep(
     from lmms_ca_plugin.cli._shared import show
     from lmms_ca_plugin.studies.sweep import sweep as run
 
-    asked = asked_of(pretrained, model_args, tasks, output, settings, batch_size, limit, seed, timing, memory_gib)
+    asked = asked_of([pretrained], model_args, tasks, output, settings, batch_size, limit, seed, timing, memory_gib)
     console = Console()
     for name, swept in run([name.strip() for name in names.split(",")], asked).items():
         console.print(show(swept.table, f"{name} on {pretrained}"))

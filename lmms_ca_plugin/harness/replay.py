@@ -19,9 +19,10 @@ from loguru import logger
 from lmms_ca_plugin.engine.requests import Answer
 from lmms_ca_plugin.harness.journal import Key
 from lmms_ca_plugin.harness.loaded import LoadedTasks
+from lmms_ca_plugin.results.provenance import spell
 
-# Scores need no pictures, and decoding them once more per variant would cost more than scoring.
-_SETTINGS = Namespace(process_with_media=False)
+# What the record tells of how a run was carried out, as the entries' options call it.
+_CARRIED_OUT = ("pretrained", "revision", "dtype", "conversation", "image_aspect_ratio", "seed")
 LOG = "harness.log"
 
 
@@ -92,7 +93,7 @@ def write_files(replay: Replay, tasks: LoadedTasks, folder: Path, date: str) -> 
                 batch_size=record["batch_size"],
                 bootstrap_iters=0,  # every verb computes its own clustered intervals
                 evaluation_tracker=tracker,
-                cli_args=_SETTINGS,
+                cli_args=_alone(record, tasks),
                 datetime_str=date,
             )
         finally:
@@ -111,3 +112,22 @@ def write_files(replay: Replay, tasks: LoadedTasks, folder: Path, date: str) -> 
             tracker.save_results_samples(task_name=task, samples=of_task)
     (file,) = folder.rglob("*_results.json")
     return file
+
+
+def _alone(record: Mapping[str, Any], tasks: LoadedTasks) -> Namespace:
+    """The arguments of the harness's command that runs a variant alone; its results file tells them to whoever reads.
+
+    `subset_seed` is no argument of the harness, whose `--limit` takes the first documents: readers have to know that.
+    """
+    options = {name: record[name] for name in _CARRIED_OUT} | record["parameters"]
+    sizes = [len(chosen) for chosen in tasks.chosen.values() if chosen is not None]
+    return Namespace(
+        # Scores need no pictures, and decoding them once more per variant would cost more than scoring.
+        process_with_media=False,
+        model=f"llava_{record['entry']}",
+        model_args=",".join(f"{name}={spell(value)}" for name, value in options.items() if value is not None),
+        tasks=",".join(tasks.tasks),
+        batch_size=record["batch_size"],
+        limit=max(sizes, default=None),
+        subset_seed=record["seed"] if sizes else None,
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,8 +92,10 @@ def _differences(runs: Sequence[TaskRun], method: str) -> dict[tuple[int, str], 
     adjusted: dict[tuple[int, str], tuple[PairedDifference, float]] = {}
     for group in set(family.values()):
         members = {str(i): key for i, key in enumerate(family) if family[key] == group}
-        for name, p_holm in holm({name: found[key].p_value for name, key in members.items()}).items():
-            adjusted[members[name]] = (found[members[name]], p_holm)
+        # One cluster has no p-value (NaN): its difference stands in the row without one.
+        tested = {name: p for name, key in members.items() if not math.isnan(p := found[key].p_value)}
+        p_holm = holm(tested)
+        adjusted |= {key: (found[key], p_holm.get(name, math.nan)) for name, key in members.items()}
     return adjusted
 
 

@@ -45,8 +45,15 @@ class Provenance:
     command: str
 
 
-def _spell(value: Any) -> str:
-    """Writes an option's value as `--model_args` takes it."""
+def spell(value: Any) -> str:
+    """Writes an option's value as `--model_args` takes it.
+
+    Args:
+        value: A number, a text, a boolean or a list.
+
+    Returns:
+        Its text; lists are joined by colons.
+    """
     if isinstance(value, (list, tuple)):
         return ":".join(map(str, value))
     return str(value).lower() if isinstance(value, bool) else str(value)
@@ -77,7 +84,11 @@ def _command(cli: Mapping[str, Any]) -> str:
         if value not in (None, "", 0):
             words += [f"--{name}", ",".join(map(str, value)) if isinstance(value, list) else str(value)]
     words += ["--force_simple"] if cli.get("force_simple") else []
-    return shlex.join([*words, "--log_samples"])
+    told = shlex.join([*words, "--log_samples"])
+    seed = cli.get("subset_seed")
+    return (
+        told if seed is None else f"{told}  # in a study, on the subset of seed {seed}: --limit takes other documents"
+    )
 
 
 def _record(config: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -108,7 +119,7 @@ def provenance(results: Mapping[str, Any]) -> Provenance:
     config = results["config"]
     record, typed = _record(config), split_args(config.get("model_args") or "")
     args = {key: value for key, value in typed.items() if key not in _CARRIED_OUT}
-    args |= {key: _spell(value) for key, value in record.get("parameters", {}).items() if value is not None}
+    args |= {key: spell(value) for key, value in record.get("parameters", {}).items() if value is not None}
     if gen_kwargs := config.get("gen_kwargs"):
         args["gen_kwargs"] = str(gen_kwargs)
     seconds, rate = _cost(record, results)

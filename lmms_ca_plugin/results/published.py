@@ -51,6 +51,8 @@ _PAPERS_OPTIONS = {
         "contrast": "abs",
         "mask_by": "contrastive",
         "preset": "paper",
+        "review_layer": "29",
+        "post_layer": "28",
     },
 }
 
@@ -111,7 +113,9 @@ def tables() -> list[PublishedRow]:
     return rows
 
 
-def published_value(model: str, method: str, method_args: str, task: str) -> tuple[float | None, str]:
+def published_value(
+    model: str, method: str, method_args: str, task: str, table: int | None = None
+) -> tuple[float | None, str]:
     """Finds the printed value of the same experiment.
 
     Args:
@@ -119,6 +123,7 @@ def published_value(model: str, method: str, method_args: str, task: str) -> tup
         method: Our method, or the harness's entry.
         method_args: The run's options, `key=value` joined by commas.
         task: The harness's task name.
+        table: The table to look in, because some differ in the last digit; None takes the first that has the cell.
 
     Returns:
         The value in percent and where it is printed; None and "" if the paper has no such cell.
@@ -131,7 +136,7 @@ def published_value(model: str, method: str, method_args: str, task: str) -> tup
         return None, ""
     scope = options.get("scope", "fusion") if method == "contrastive" else ""
     name = _METHODS.get(method, method)
-    for row in tables():
+    for row in (row for row in tables() if table in (None, row.table)):
         same_scope = row.scope == scope if row.scope else scope in ("", "fusion")
         if row.model.removesuffix("-7B") == printed and row.method == name and same_scope and benchmark in row.cells:
             return float(row.cells[benchmark]), f"Song et al., Table {row.table}"

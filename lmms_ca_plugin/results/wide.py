@@ -2,7 +2,8 @@
 
 Rules: the cells are the main scores. Those are `vqa_accuracy` on the sets with votes and `vqa_exact` on GQA and DocVQA,
 two measures that the table joins and its caption names. Our tasks, the bundled ones and the harness's own never share a
-table. An average needs all six sets: an average over fewer is another number. Printed values stand in a row of their
+table. An average needs all six sets: an average over fewer is another number. A run on fewer documents of a set than
+the largest in the table is a line of its own, which names its n. Printed values stand in a row of their
 own below the row that they belong to.
 """
 
@@ -91,24 +92,27 @@ def _names(keys: Sequence[tuple[str, ...]]) -> dict[tuple[str, ...], str]:
         own = [option for option in key[3].split(",") if option and option not in shared]
         if len({other[1] for other in same}) > 1:
             own.append(f"revision={key[1] or 'none'}")
-        if len({other[4] for other in same if other[:4] == key[:4]}) > 1:
-            own.append(key[4])
+        own += [key[4]] if key[4] else []
         names[key] = f"{key[2]} ({', '.join(own)})" if own else key[2]
     return names
 
 
 def _lines(rows: Sequence[Row]) -> list[tuple[str, ...]]:
     """The table's lines: of each model and method ours, and what is printed."""
+    shown = [
+        (benchmark, int(str(row["n"])), row)
+        for row in rows
+        if (benchmark := benchmark_of(str(row["task"]))) in SETS and _is_main(row, benchmark)
+    ]
+    most = {benchmark: max(n for of, n, _ in shown if of == benchmark) for benchmark, _, _ in shown}
     cells: dict[tuple[str, ...], dict[str, Row]] = {}
-    for row in rows:
-        benchmark = benchmark_of(str(row["task"]))
-        if benchmark in SETS and _is_main(row, benchmark):
-            # one line per size: a run on a few questions does not mix with one on all
-            limit = "" if row.get("command") is None or "--limit" not in str(row["command"]) else f"n={row['n']}"
-            key = (*(str(row.get(name) or "") for name in ("model", "revision", "method", "method_args")), limit)
-            older = cells.setdefault(key, {}).get(benchmark)
-            if older is None or str(row["date"]) >= str(older["date"]):
-                cells[key][benchmark] = row
+    for benchmark, n, row in shown:
+        # one line per size: a run on a few questions neither mixes with one on all nor replaces it
+        size = f"n={n}" if n < most[benchmark] else ""
+        key = (*(str(row.get(name) or "") for name in ("model", "revision", "method", "method_args")), size)
+        older = cells.setdefault(key, {}).get(benchmark)
+        if older is None or str(row["date"]) >= str(older["date"]):
+            cells[key][benchmark] = row
     names = _names(list(cells))
     lines: list[tuple[str, ...]] = []
     for key in sorted(cells, key=lambda key: (key[0], key[2] != "vanilla", names[key])):

@@ -63,6 +63,11 @@ class Asked:
         )
 
 
+def folder_of(pretrained: str) -> str:
+    """Names the folder of a checkpoint's studies, where those of several checkpoints lie side by side."""
+    return pretrained.strip("/.").replace("/", "__")
+
+
 def given_options(settings: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Reads options as users type them for several methods at once.
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from lmms_ca_plugin.engine.load import describe
-from lmms_ca_plugin.errors import OptionError
+from lmms_ca_plugin.errors import LmmsCaError, OptionError
 from lmms_ca_plugin.figures.save import save
 from lmms_ca_plugin.harness.study import Finished, Runner, Study, Variant
 from lmms_ca_plugin.results.schema import write_atomically
@@ -47,21 +47,26 @@ class Planned:
     Attributes:
         study: All their variants, each once.
         parts: The variants of each, by its name.
+        unfit: Why variants that the sweeps have are in neither, by name.
     """
 
     study: Study
     parts: Mapping[str, tuple[Variant, ...]]
+    unfit: Mapping[str, str]
 
 
-def planned(names: Sequence[str], asked: Asked) -> Planned:
+def planned(names: Sequence[str], asked: Asked, leave_out: bool = False) -> Planned:
     """Says what sweeps will run; reads the checkpoint's config, and no weight.
 
     Args:
         names: The sweeps.
         asked: Their settings.
+        leave_out: Whether a variant that does not fit the checkpoint is left out, with its reason. One whose options
+            the user gave was asked for by name, and a sweep has to have something beside its baseline.
 
     Raises:
-        OptionError: There is no such sweep, or two of them mean different things by one variant's name.
+        OptionError: There is no such sweep, two of them mean different things by one variant's name, or a variant does
+            not fit the checkpoint.
         CheckpointError: The checkpoint cannot be used.
     """
     definitions = {name: load_sweep(name) for name in names}
@@ -72,15 +77,31 @@ def planned(names: Sequence[str], asked: Asked) -> Planned:
         for variant in part:
             if variants.setdefault(variant.name, variant).made() != variant.made():
                 raise OptionError(f"{', '.join(names)}: '{variant.name}' means something else in {name}. Run it alone.")
-    return Planned(asked.study("+".join(parts), tuple(variants.values())), parts)
+    unfit: dict[str, str] = {}
+    for variant in variants.values():
+        method = variant.made()
+        try:
+            method.plan(trunk)
+        except LmmsCaError as error:
+            if not leave_out or asked.given.get(variant.method):
+                raise
+            unfit[variant.name] = str(error)
+    fit = {name: tuple(v for v in part if v.name not in unfit) for name, part in parts.items()}
+    for name, part in fit.items():
+        if part != parts[name] and len(part) < 2:
+            reason = next(unfit[v.name] for v in parts[name] if v.name in unfit)
+            raise OptionError(f"{name}: no variant fits {asked.checkpoint.pretrained}. {reason}")
+    study = asked.study("+".join(parts), tuple(v for v in variants.values() if v.name not in unfit))
+    return Planned(study, fit, unfit)
 
 
-def sweep(names: Sequence[str], asked: Asked) -> dict[str, Swept]:
+def sweep(names: Sequence[str], asked: Asked, leave_out: bool = False) -> dict[str, Swept]:
     """Runs sweeps, or what is missing of them, and writes their tables and figures.
 
     Args:
         names: The sweeps.
         asked: Their settings.
+        leave_out: Whether a variant that does not fit the checkpoint is left out; see `planned`.
 
     Returns:
         Where everything is, by sweep.
@@ -90,7 +111,7 @@ def sweep(names: Sequence[str], asked: Asked) -> dict[str, Swept]:
         InputError: The output folder holds another study.
         GenerationError: A question could not be answered; what was answered before is kept.
     """
-    plan = planned(names, asked)
+    plan = planned(names, asked, leave_out)
     runner = Runner(plan.study)
     finished = runner.run()
     seconds = runner.timed(asked.timing) if asked.timing else {}

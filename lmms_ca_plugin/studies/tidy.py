@@ -6,6 +6,7 @@ the study, because that is how many chances a reader has of seeing something.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
@@ -22,7 +23,18 @@ from lmms_ca_plugin.results.statistics import mean_interval, paired_difference
 BASELINE = "vanilla"
 COLUMNS = (
     *("study", "variant", "method", "method_args", "x", "task", "metric", "score", "stderr", "ci95_low", "ci95_high"),
-    *("n", "n_clusters", "delta", "delta_ci95_low", "delta_ci95_high", "p_value", "p_holm", "n_empty", "n_runaway"),
+    *(
+        "n",
+        "n_clusters",
+        "cluster_source",
+        "delta",
+        "delta_ci95_low",
+        "delta_ci95_high",
+        "p_value",
+        "p_holm",
+        "n_empty",
+        "n_runaway",
+    ),
     *("n_same", "seconds_per_question", "limit", "seed", "batch_size"),
 )
 
@@ -51,7 +63,8 @@ def tidy(finished: Finished, seconds: Mapping[str, float] | None = None) -> pd.D
             row = _row(variant, run, answers, runs.get(BASELINE, {}).get(task))
             row |= {"study": study.name, "seconds_per_question": timed.get(variant.name), "limit": study.limit}
             rows.append(row | {"seed": study.seed, "batch_size": study.batch_size})
-    tested = {str(i): row["p_value"] for i, row in enumerate(rows) if row["p_value"] is not None}
+    # One cluster has no p-value (NaN), and so is no chance of seeing something.
+    tested = {str(i): p for i, row in enumerate(rows) if (p := row["p_value"]) is not None and not math.isnan(p)}
     for number, p_holm in holm(tested).items():
         rows[int(number)]["p_holm"] = p_holm
     return pd.DataFrame(rows, columns=list(COLUMNS))
@@ -74,6 +87,7 @@ def _row(variant: Variant, run: TaskRun, answers: Sequence[Answer], baseline: Ta
         "ci95_high": 100 * found.high,
         "n": found.n,
         "n_clusters": found.n_clusters,
+        "cluster_source": run.cluster_source,
         "p_value": None,
         "n_empty": sum(not answer.text for answer in answers),
         "n_runaway": sum(answer.runaway for answer in answers),

@@ -54,6 +54,19 @@ def test_every_column_is_as_specified():
     )
 
 
+def test_one_picture_has_a_difference_but_no_p_value(tmp_path):
+    for task, clusters in (("ca_textvqa", [0] * 200), ("ca_okvqa", CLUSTERS)):
+        for minute, (method, scores) in enumerate([("vanilla", BEFORE), ("contrastive", AFTER)]):
+            samples = {task: task_samples(task, scores, clusters=clusters)}
+            where = (tmp_path / task, samples, f"20260101_000{minute}00", f"llava_{method}")
+            write_run(*where, record=RECORD | {"entry": method})
+    leaderboard([tmp_path], tmp_path / "lb.csv")
+    (one,) = rows_of(tmp_path / "lb.csv", method="contrastive", task="ca_textvqa")
+    (many,) = rows_of(tmp_path / "lb.csv", method="contrastive", task="ca_okvqa")
+    assert one["delta"] == many["delta"] != 0 and one["p_value"] is one["p_holm"] is None
+    assert many["p_holm"] == many["p_value"] is not None
+
+
 def test_a_row_with_its_difference(tmp_path):
     board = leaderboard([two_methods(tmp_path / "runs")], tmp_path / "lb.csv")
     assert board.notes == []

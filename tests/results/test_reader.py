@@ -52,9 +52,10 @@ def test_runs_of_our_own_entries():
 
 
 def test_our_entries_still_write_what_is_read_here():
-    source = (Path(__file__).parents[2] / "lmms_ca_plugin" / "harness" / "record.py").read_text()
+    harness = Path(__file__).parents[2] / "lmms_ca_plugin" / "harness"
+    trees = [ast.parse((harness / name).read_text()) for name in ("record.py", "entries.py")]
     written = {
-        key.value for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Dict) for key in node.keys if key
+        key.value for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Dict) for key in node.keys if key
     }
     assert written >= (
         {"entry", "parameters", "seed", "batch_size", "commit", "dtype", "device", "seconds", "samples"}

@@ -78,6 +78,17 @@ def test_variants_of_a_method_are_named_by_what_differs(tmp_path):
     assert names == {"contrastive (scope=fusion)", "contrastive (scope=deep)"}
 
 
+def test_a_newer_run_on_fewer_documents_does_not_replace_the_full_one(tmp_path):
+    six_sets(tmp_path, 50)
+    few = {f"ca_{name}": task_samples(name, [1, 1, 1, 0]) for name in ("vqav2", "okvqa")}
+    write_run(tmp_path, few, "20260101_000500", "llava_vanilla", CHECKPOINT, record={"entry": "vanilla"})
+    (table,) = wide_tables(leaderboard([tmp_path]).rows)
+    ours = {line[1]: line for line in cells(table)[1:] if "printed" not in line[1]}
+    assert set(ours) == {"vanilla", "vanilla (n=4)"}
+    assert ours["vanilla"][3].startswith("50.00") and ours["vanilla"][-1] == "50.00"
+    assert ours["vanilla (n=4)"][2] == "" and ours["vanilla (n=4)"][3].startswith("75.00")
+
+
 def test_families_do_not_share_a_table(tmp_path):
     six_sets(tmp_path, 50)
     six_sets(tmp_path, 60, prefix="mini_", date="20260101_000200")

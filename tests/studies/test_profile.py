@@ -46,6 +46,14 @@ def test_a_profile_is_written_and_contrastive_refuses_to_guess(asked, checkpoint
     assert told.exit_code == 0 and "review block: none found" in told.output, told.output
 
 
+def test_every_checkpoint_has_a_folder_of_its_own(monkeypatch):
+    folders = []
+    monkeypatch.setattr("lmms_ca_plugin.studies.profile.profile", lambda asked, *_: folders.append(asked.output))
+    for checkpoint in ("mini", "llava-hf/llava-1.5-7b-hf"):
+        CliRunner().invoke(build(), ["profile", checkpoint])
+    assert list(map(str, folders)) == ["studies/mini", "studies/llava-hf__llava-1.5-7b-hf"]
+
+
 def test_too_few_pictures_are_refused(asked, tmp_path):
     with pytest.raises(InputError, match=re.escape("at least 20 each are needed. Take more documents.")):
         profile(replace(asked, tasks=("mini_gqa",)), tmp_path / "p.json", ProfileRules())

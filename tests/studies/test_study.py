@@ -2,7 +2,9 @@
 
 import json
 import re
+import shlex
 from dataclasses import replace
+from itertools import pairwise
 from shutil import copytree
 
 import pytest
@@ -12,8 +14,10 @@ from lmms_ca_plugin.engine.load import CheckpointOptions
 from lmms_ca_plugin.errors import GenerationError, InputError, OptionError
 from lmms_ca_plugin.harness import entries, journal, loaded
 from lmms_ca_plugin.harness.journal import FILE, Journal
-from lmms_ca_plugin.harness.loaded import load_tasks, subset
+from lmms_ca_plugin.harness.loaded import LoadedTasks, load_tasks, subset
+from lmms_ca_plugin.harness.replay import _alone
 from lmms_ca_plugin.harness.study import Runner, Variant
+from lmms_ca_plugin.results.provenance import split_args
 from lmms_ca_plugin.results.runs import read_runs
 
 VARIANTS = (
@@ -88,6 +92,34 @@ def test_the_results_file_records_the_run(settings, finished):
     found = run.provenance
     assert (found.method, found.seconds, found.batch_size, found.seed) == ("layermask", None, "3", "0")
     assert "layer=2" in found.method_args and found.model == settings.checkpoint.pretrained
+
+
+def test_the_results_file_tells_the_command_that_runs_the_variant_alone(settings, finished):
+    found = {name: read_runs([finished.results[name]])[0][0].provenance.command for name in ("contrastive", "crop")}
+    words = shlex.split(found["contrastive"], comments=True)
+    told = {word[2:]: value for word, value in pairwise(words) if word.startswith("--") and word != "--log_samples"}
+    assert (told["model"], told["tasks"]) == ("llava_contrastive", "mini_docvqa,mini_gqa")
+    assert (told["batch_size"], told["limit"]) == ("3", "4") and words[-1] == "--log_samples"
+    assert found["contrastive"].endswith("# in a study, on the subset of seed 0: --limit takes other documents")
+    args = split_args(told["model_args"])
+    entry = entries.Chat_contrastive(**args, batch_size=3)
+    (variant,) = (v for v in finished.study.variants if v.name == "contrastive")
+    assert entry.engine.method == variant.made() and args["pretrained"] == settings.checkpoint.pretrained
+    assert found["crop"].startswith("lmms-eval --model llava_vicrop --model_args pretrained=")
+
+
+def test_a_study_on_all_documents_has_no_limit():
+    record = {
+        "entry": "vanilla",
+        "pretrained": "a/b",
+        "revision": None,
+        "dtype": "float32",
+        "conversation": "processor",
+    }
+    record |= {"image_aspect_ratio": "pad", "seed": 0, "parameters": {}, "batch_size": 8}
+    told = vars(_alone(record, LoadedTasks(None, {"ca_gqa": None, "ca_vizwiz": None}, dict.fromkeys(["ca_gqa"]))))
+    assert (told["limit"], told["subset_seed"], told["tasks"]) == (None, None, "ca_gqa,ca_vizwiz")
+    assert told["model_args"] == "pretrained=a/b,dtype=float32,conversation=processor,image_aspect_ratio=pad,seed=0"
 
 
 # ---- stops -----------------------------------------------------------------------------------------------------------

@@ -2,26 +2,32 @@
 
 import re
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
+from harness_files import task_samples, write_run
 from typer.testing import CliRunner
 
 from lmms_ca_plugin.cli import build
+from lmms_ca_plugin.cli._shared import asked_of
 from lmms_ca_plugin.engine.load import CheckpointOptions
 from lmms_ca_plugin.errors import OptionError
 from lmms_ca_plugin.families._contract import Trunk
+from lmms_ca_plugin.harness.study import Finished
 from lmms_ca_plugin.methods.contrastive import Contrastive
 from lmms_ca_plugin.results.multiplicity import holm
 from lmms_ca_plugin.results.published import SETS, tables
 from lmms_ca_plugin.results.runs import read_runs
 from lmms_ca_plugin.results.statistics import mean_interval, paired_difference
 from lmms_ca_plugin.studies.asked import Asked, given_options
-from lmms_ca_plugin.studies.reproduce import laid_out, plans
+from lmms_ca_plugin.studies.captions import caption_of
+from lmms_ca_plugin.studies.reproduce import beside, laid_out, plans
 from lmms_ca_plugin.studies.sweep import planned, sweep
 from lmms_ca_plugin.studies.sweeps import load_sweep, sweep_names
-from lmms_ca_plugin.studies.targets import load_target, target_names
+from lmms_ca_plugin.studies.targets import Claim, load_target, target_names
+from lmms_ca_plugin.studies.tidy import tidy
 
 PAPER = Trunk("llava", "llama", 32, 4096, 32, 4096, 32000, 32064)
 ASKED = Asked(("ca",), None)
@@ -53,6 +59,21 @@ def test_review_blocks_that_leave_no_room_below_are_not_tried():
     assert [name for name in tried if name.startswith("review")] == ["review_5"]
 
 
+@pytest.mark.parametrize("setting", ["mask_by=random", "mask_by=post", "lam=0.01", "site=knockout"])
+def test_controls_take_what_the_user_sets(setting):
+    given = given_options([f"contrastive.{setting}"])
+    for variant in load_sweep("controls").variants(replace(ASKED, given=given), PAPER):
+        variant.made().plan(PAPER)
+
+
+def test_scopes_of_what_compares_no_blocks_are_refused():
+    given = {"contrastive": {"mask_by": "random"}}
+    with pytest.raises(
+        OptionError, match="contrastive.mask_by=random compares no candidate blocks.*The sweep controls"
+    ):
+        load_sweep("scope").variants(replace(ASKED, given=given), PAPER)
+
+
 def test_the_sweeps_of_the_paper_are_as_long_as_the_paper_needs():
     counted = {name: len(load_sweep(name).variants(ASKED, PAPER)) for name in sweep_names()}
     assert counted == {"controls": 15, "distance": 1, "layermask": 33, "methods": 6, "ratio": 12, "scope": 5}
@@ -63,6 +84,21 @@ def test_sweeps_that_run_together_share_their_variants(asked):
     assert plan.study.name == "scope+ratio"
     assert [v.name for v in plan.study.variants][:6] == ["vanilla", "all", "deep", "shallow", "fusion", "rho_0.0"]
     assert len(plan.study.variants) == 5 + 11
+
+
+def test_a_variant_that_does_not_fit_is_refused_before_anything_runs(asked, monkeypatch):
+    """The small checkpoint's contrastive blocks are not known unless they are named, nor is ViCrop's."""
+    monkeypatch.setattr("lmms_ca_plugin.studies.sweep.Runner", None)
+    bare = replace(asked, given={"var": {"tau": 1.5}})
+    with pytest.raises(OptionError, match="The paper's blocks are known only for"):
+        sweep(["methods"], bare)
+    left = planned(["methods"], bare, leave_out=True)
+    assert [v.name for v in left.parts["methods"]] == ["vanilla", "dola", "dola_high", "var"]
+    assert left.study.variants == left.parts["methods"] and set(left.unfit) == {"contrastive", "vicrop"}
+    with pytest.raises(OptionError, match="scope: no variant fits .*The paper's blocks are known only"):
+        planned(["scope"], bare, leave_out=True)
+    with pytest.raises(OptionError, match="has no block 9"):  # what was asked for by name has to run
+        planned(["methods"], replace(asked, given={"contrastive": {"review_layer": 9, "scope": "1:2"}}), leave_out=True)
 
 
 def test_unknown_sweeps_and_targets_are_named():
@@ -128,6 +164,49 @@ def test_the_tidy_table_is_what_statistics_say(ran):
     assert (table["seconds_per_question"] > 0).all() and set(table["limit"]) == {6}
 
 
+def written(asked, tmp_path, scores, clusters, metric="vqa_accuracy"):
+    """A study whose files are made up: scores by variant."""
+    results = {}
+    for variant, of in scores.items():
+        samples = {"ca_textvqa": task_samples("ca_textvqa", of, metric, clusters)}
+        results[variant] = write_run(tmp_path / variant, samples, metric=metric, record={"entry": variant})
+    return Finished(
+        asked.study("made", [asked.variant(v, "vanilla") for v in scores]), results, {v: {} for v in scores}
+    )
+
+
+def test_one_picture_has_no_p_value(asked, tmp_path):
+    table = tidy(written(asked, tmp_path, {"vanilla": [1, 0, 1, 1], "other": [1, 0, 0, 0]}, [7, 7, 7, 7]))
+    (row,) = table[table["variant"] == "other"].to_dict("records")
+    assert row["delta"] == -50 and np.isnan(row["p_value"]) and np.isnan(row["p_holm"])
+
+
+def test_captions_say_whether_intervals_are_clustered(asked, tmp_path):
+    by_picture = written(asked, tmp_path / "ca", {"vanilla": [1, 0, 1, 1]}, [1, 1, 2, 2])
+    assert caption_of(by_picture).interval == "95 % intervals, clustered by picture"
+    assert tidy(by_picture)["cluster_source"].tolist() == ["image"]
+    own = task_samples("gqa", [1, 0, 1, 1], "exact_match")
+    for sample in own:
+        sample["exact_match"] = sample["exact_match"]["score"]
+    alone = write_run(tmp_path / "own", {"gqa": own}, metric="exact_match")
+    assert caption_of(replace(by_picture, results={"vanilla": alone})).interval == "95 % intervals, not clustered"
+    both = {"gqa": own, "ca_gqa": task_samples("ca_gqa", [1, 0], "exact_match")}
+    mixed = write_run(tmp_path / "both", both, metric="exact_match")
+    told = caption_of(replace(by_picture, results={"vanilla": mixed})).interval
+    assert told == "95 % intervals, clustered by picture, but not on gqa"
+
+
+@pytest.mark.parametrize(("name", "label"), [("hellinger", "Hellinger distance"), ("jsd", "Jensen-Shannon divergence")])
+def test_the_distance_that_was_measured_stands_at_its_axis(asked, tmp_path, name, label):
+    made = written(asked, tmp_path, {"vanilla": [1, 0]}, [1, 2])
+    asked = replace(asked, given={"distance": {"distance": name}})
+    log = {"distances": {"0": 0.5, "1": 0.0}}
+    answers = {"vanilla": {("ca_textvqa", 0): SimpleNamespace(log=log)}}
+    variants = tuple(load_sweep("distance").variants(asked, PAPER))
+    made = replace(made, study=replace(made.study, variants=variants), answers=answers)
+    assert load_sweep("distance").figures(made, None)["distance"].axes[0].get_ylabel() == label
+
+
 def test_nothing_is_computed_twice_in_a_ratio_sweep(ran):
     same = ran["ratio"].table.groupby("variant")["n_same"].sum()
     assert same["rho_0.0"] == 12 and same["vanilla"] == 0
@@ -145,18 +224,37 @@ def test_claims_stand_beside_the_papers(ran):
         definition = load_target(target)
         claims = definition.claims(ran[definition.SWEEP])
         assert claims and all(claim.printed and claim.ours for claim in claims)
-    (told,) = [c for c in load_target("fig6").claims(ran["scope"]) if "mini_gqa" in c.says]
+    (told,) = [c for c in load_target("fig6").claims(ran["scope"]) if c.task == "mini_gqa"]
     layer, share = re.fullmatch(r"(\d)\.?0? \((\d+) %\)", told.ours).groups()
     picked = [a.log["pre_layer"] for (task, _), a in ran["scope"].finished.answers["all"].items() if task == "mini_gqa"]
     assert round(100 * picked.count(int(layer)) / len(picked)) == int(share)
 
 
+@pytest.mark.parametrize(
+    ("checkpoint", "task", "printed", "why"),
+    [
+        ("llava-hf/llava-1.5-7b-hf", "ca_gqa", "0.2", ""),
+        ("llava-hf/llava-1.5-7b-hf", "mini_gqa", "", "the paper does not know mini_gqa"),
+        ("llava-hf/llava-v1.6-vicuna-7b-hf", "ca_gqa", "", "the paper shows LLaVA-v1.5"),
+        ("mini", "ca_gqa", "", "the paper shows LLaVA-v1.5"),
+    ],
+)
+def test_the_papers_numbers_stand_beside_its_checkpoints_only(checkpoint, task, printed, why):
+    claim = beside(Claim(task, "the best ratio", "0.2", "0.3"), checkpoint, load_target("fig7"))
+    assert (claim.printed, claim.why, claim.ours) == (printed, why, "0.3")
+
+
 # ---- the paper's layout ----------------------------------------------------------------------------------------------
-def run_of(scores, variants):
+PAPERS = "contrast=abs,distance=hellinger,mask_by=contrastive,preset=paper,rho=0.2,site=residual"
+
+
+def run_of(scores, variants, prefix="ca_", args=PAPERS):
     rows = [
         {
             "variant": variant,
-            "task": f"ca_{name}",
+            "method": "contrastive" if variant in ("all", "deep", "shallow", "fusion") else variant,
+            "method_args": f"{args},scope={variant}" if variant in ("all", "deep", "shallow", "fusion") else "",
+            "task": f"{prefix}{name}",
             "score": score,
             "ci95_low": score - 1,
             "ci95_high": score + 1,
@@ -186,6 +284,41 @@ def test_printed_values_stand_beside_ours():
     assert vanilla["kind"] == "ours" and vanilla["model"] == "llava-hf/llava-1.5-7b-hf"
 
 
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"prefix": "mini_"},
+        {"args": PAPERS.replace("0.2", "0.5")},
+        {"args": f"{PAPERS},review_layer=20"},
+    ],
+)
+def test_what_is_not_the_papers_experiment_is_not_compared(other):
+    table = run_of((60, 61, 62, 63, 64, 65), ("vanilla", "all"), **other)
+    layout = laid_out(3, load_target("table3"), {"llava-hf/llava-1.5-7b-hf": table})
+    kinds = {r["kind"]: r for r in layout[layout["row"] == "all"].to_dict("records")}
+    assert kinds["ours"]["gqa"] == "60.00 ± 1.00"
+    assert kinds["ours - printed"]["note"] == "not compared: the tasks or options are not the paper's"
+    assert not any(kinds["ours - printed"][name] for name in (*SETS, "average"))
+
+
+def test_sets_of_different_sizes_give_a_range():
+    table = run_of((60, 61, 62, 63, 64, 65), ("vanilla",))
+    table.loc[table["task"] == "ca_vqav2", "n"] = 214354
+    for limit, note in ((None, "n = 100 to 214354 per set"), (300000, "n = 100 to 214354 per set, a seeded subset")):
+        layout = laid_out(2, load_target("table2"), {"mini": table.assign(limit=limit)})
+        assert set(layout.loc[layout["kind"] == "ours", "note"]) == {note}
+
+
+def test_two_tasks_of_one_set_are_refused(asked):
+    for tasks in (("ca", "mini"), ("mini_gqa", "gqa")):
+        with pytest.raises(OptionError, match=f"tasks {tasks[0]} and {tasks[1]} are both of gqa"):
+            plans(["table3"], [asked.checkpoint], replace(asked, tasks=tasks))
+    plans(["fig6"], [asked.checkpoint], replace(asked, tasks=("ca", "mini")))  # a figure has a panel for each
+    both = pd.concat([run_of((1,) * 6, ("vanilla",)), run_of((2,) * 6, ("vanilla",), prefix="mini_")])
+    with pytest.raises(OptionError, match="ca_gqa and mini_gqa are both of gqa"):
+        laid_out(3, load_target("table3"), {"mini": both})
+
+
 def test_rows_that_were_not_run_say_why():
     table = run_of((1, 2, 3, 4, 5, 6), ("vanilla", "contrastive", "dola", "vicrop"))
     layout = laid_out(1, load_target("table1"), {"some/llava-1.5-7b-hf": table})
@@ -193,6 +326,17 @@ def test_rows_that_were_not_run_say_why():
     assert notes["BLIP-2"] == "not run: the paper takes it from elsewhere, and this package has no family for it"
     assert set(notes["LLaVA-v1.6"]) == {"not run: no checkpoint of LLaVA-v1.6 is given"}
     assert set(notes["LLaVA-v1.5"]) == {""}
+
+
+def test_a_method_that_does_not_fit_is_a_row_with_its_reason():
+    table, unfit = run_of((1, 2, 3, 4, 5, 6), ("vanilla", "dola")), {"vicrop": "no such block", "var": "no sinks"}
+    layout = laid_out(2, load_target("table2"), {"a/llava-1.5-7b-hf": table, "b": table}, {"b": unfit})
+    told = layout[layout["model"] == "b"].set_index("row")["note"]
+    assert (told["vicrop"], told["var"]) == ("not run: no such block", "not run: no sinks")
+    layout = laid_out(2, load_target("table2"), {"a/llava-1.5-7b-hf": table}, {"a/llava-1.5-7b-hf": unfit})
+    rows = layout[(layout["row"] == "vicrop") & (layout["model"] == "LLaVA-v1.5")]
+    assert rows[["kind", "note"]].to_numpy().tolist() == [["printed", "not run: no such block"]]
+    assert (layout.loc[layout["row"] == "var", "note"] == "not run: no sinks").all()
 
 
 def test_a_checkpoint_the_paper_does_not_know_stands_alone():
@@ -205,7 +349,18 @@ def test_a_checkpoint_the_paper_does_not_know_stands_alone():
 def test_targets_are_known_and_need_a_checkpoint(asked):
     assert set(target_names()) == {"table1", "table2", "table3", "fig2", "fig3", "fig5", "fig6", "fig7"}
     with pytest.raises(OptionError, match="name at least one checkpoint, and each once"):
-        plans("table3", [], asked)
+        plans(["table3"], [], asked)
+
+
+def test_targets_share_what_they_have_in_common(asked):
+    """Tables 1 and 2 are one sweep; Table 3 and Figure 7 share a pass of the baseline."""
+    folders = [
+        plans([name], [asked.checkpoint], asked)[asked.checkpoint.pretrained].study.output
+        for name in ("table1", "table2")
+    ]
+    assert folders[0] == folders[1]
+    (plan,) = plans(["table3", "fig7", "fig6"], [asked.checkpoint], asked).values()
+    assert list(plan.parts) == ["scope", "ratio"] and len(plan.study.variants) == 5 + 11
 
 
 # ---- the command line ------------------------------------------------------------------------------------------------
@@ -216,6 +371,25 @@ def test_reproduce_and_its_cost(asked, checkpoint):
     assert told.exit_code == 0, told.output
     assert "at most 10 (one by one: 30)" in told.output  # six blocks, and one more for each of four variants
     assert not asked.output.exists()
-    made = CliRunner().invoke(build(), ["reproduce", "table3", *common])
+    made = CliRunner().invoke(build(), ["reproduce", "table3,fig6", *common])
     assert made.exit_code == 0 and "not run: no checkpoint of LLaVA-v1.5 is given" in made.output, made.output
     assert list((asked.output / "table3").glob("*.csv"))
+    assert "nothing printed (the paper shows LLaVA-v1.5); ours" in made.output
+    assert len(list(asked.output.rglob("journal.jsonl"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("checkpoints", "tasks", "offline"),
+    [
+        (["mini"], "mini", True),
+        (["mini"], "mini_gqa, mini_docvqa", True),
+        (["mini"], "mini,ca_gqa", False),
+        (["mini"], "minigpt", False),
+        (["mini", "llava-hf/llava-1.5-7b-hf"], "mini", False),
+    ],
+)
+def test_the_network_is_left_alone_only_where_all_is_bundled(monkeypatch, tmp_path, checkpoints, tasks, offline):
+    monkeypatch.setattr("lmms_ca_plugin.cli._shared.os.environ", environment := {})
+    monkeypatch.setattr("lmms_ca_plugin.checkpoints.bundled", lambda: {"mini": tmp_path})
+    asked = asked_of(checkpoints, "", tasks, tmp_path, None, 8, None, 0)
+    assert ("HF_HUB_OFFLINE" in environment) == offline and asked.checkpoint.pretrained == "mini"

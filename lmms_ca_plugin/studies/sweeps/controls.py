@@ -7,6 +7,7 @@ Source: the questions that the paper leaves open; `preset_wcd` are the settings 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -29,8 +30,9 @@ def variants(asked: Asked, trunk: Trunk) -> Sequence[Variant]:
         **{f"mask_by_{control}": {"mask_by": control} for control in ("random", "post", "none")},
         **{f"site_{site}": {"site": site} for site in ("post_norm", "kv", "value", "logit", "knockout")},
         **{f"review_{block}": {"review_layer": block} for block in _other_reviews(default, trunk)},
-        "preset_wcd": {"preset": "wcd"},
+        "preset_wcd": {"preset": "wcd", "site": "residual"},  # its own site, whatever the user has named for the others
     }
+    rows["site_knockout"]["lam"] = None  # minus infinity takes no factor, if the user has named one for the others
     changed = (asked.variant(name, "contrastive", **options) for name, options in rows.items())
     return (asked.variant("vanilla", "vanilla"), default, *changed)
 
@@ -39,10 +41,11 @@ def _other_reviews(default: Variant, trunk: Trunk) -> list[int]:
     """Blocks near the review block that leave candidates and post block below them."""
     method = default.made()
     assert isinstance(method, Contrastive)
-    plan = method.plan(trunk)
+    plan = replace(method, mask_by="contrastive").plan(trunk)  # which reads candidates and post block; others need not
     review = plan.edits[0].block
     # The post block goes along with the review block, unless the user has named it.
-    lowest = max(read.block for read in plan.reads if method.post_layer is not None or read.block != review - 1) + 2
+    read = [r.block for r in plan.reads if method.post_layer is not None or r.block != review - 1]
+    lowest = max(read, default=review - 1) + 2
     return [b for b in range(max(review - _NEAR, lowest), trunk.num_blocks) if b != review]
 
 

@@ -14,6 +14,8 @@ from lmms_ca_plugin.studies.asked import Asked
 from lmms_ca_plugin.studies.captions import caption_of
 from lmms_ca_plugin.studies.tidy import distances
 
+_LABELS = {"hellinger": "Hellinger distance", "jsd": "Jensen-Shannon divergence"}
+
 
 def variants(asked: Asked, trunk: Trunk) -> Sequence[Variant]:  # noqa: ARG001
     """One variant, which answers as vanilla and logs its attention maps' distances."""
@@ -22,4 +24,6 @@ def variants(asked: Asked, trunk: Trunk) -> Sequence[Variant]:  # noqa: ARG001
 
 def figures(finished: Finished, table: pd.DataFrame) -> Mapping[str, Figure]:  # noqa: ARG001
     """The distance at every block, over the documents of each task."""
-    return {"distance": distances_figure(distances(finished.answers["vanilla"]), caption_of(finished))}
+    (variant,) = finished.study.variants
+    label = _LABELS[variant.made().describe()["distance"]]
+    return {"distance": distances_figure(distances(finished.answers["vanilla"]), caption_of(finished), y_label=label)}

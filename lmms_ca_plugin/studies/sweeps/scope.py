@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 from matplotlib.figure import Figure
 
+from lmms_ca_plugin.errors import OptionError
 from lmms_ca_plugin.families._contract import Trunk
 from lmms_ca_plugin.figures.chosen import chosen as chosen_figure
 from lmms_ca_plugin.figures.differences import differences
@@ -18,7 +19,17 @@ from lmms_ca_plugin.studies.tidy import chosen
 
 
 def variants(asked: Asked, trunk: Trunk) -> Sequence[Variant]:  # noqa: ARG001
-    """Vanilla, the checkpoint's own fusion blocks, and the three ranges."""
+    """Vanilla, the checkpoint's own fusion blocks, and the three ranges.
+
+    Raises:
+        OptionError: Another control masks than the contrast, and so no candidate is ever compared.
+    """
+    mask_by = asked.given.get("contrastive", {}).get("mask_by", "contrastive")
+    if mask_by != "contrastive":
+        raise OptionError(
+            f"contrastive.mask_by={mask_by} compares no candidate blocks, so scopes do not differ under it. Allowed in "
+            "the sweep scope: contrastive. The sweep controls shows what mask_by does."
+        )
     return scopes(asked.variant)
 
 

@@ -17,14 +17,18 @@ class Claim:
     """A sentence of the paper with a number in it.
 
     Attributes:
-        says: What is claimed.
-        printed: The paper's number.
+        task: On which task we looked.
+        says: What is claimed of it.
+        printed: The paper's number; empty where it says nothing of this checkpoint and task.
         ours: Ours, on the checkpoint at hand.
+        why: Why nothing is printed.
     """
 
+    task: str
     says: str
     printed: str
     ours: str
+    why: str = ""
 
 
 class Target(Protocol):

@@ -20,7 +20,8 @@ def claims(swept: Swept) -> Sequence[Claim]:
     most = {str(task): rows.nlargest(1, "share").iloc[0] for task, rows in shares.groupby("task", sort=False)}
     found = [
         Claim(
-            f"the block chosen most often on {task}",
+            task,
+            "the block chosen most often",
             "2 (over 86 %)" if benchmark_of(task) == "docvqa" else "2",
             f"{row['layer']} ({100 * row['share']:.0f} %)",
         )

@@ -18,6 +18,6 @@ def claims(swept: Swept) -> Sequence[Claim]:
     for task, rows in swept.table.dropna(subset=["x"]).groupby("task", sort=False):
         best, all_masked = rows.nlargest(1, "score").iloc[0], rows[rows["x"] == 1.0].iloc[0]
         gain = f"{best['delta']:+.1f} [{best['delta_ci95_low']:+.1f}, {best['delta_ci95_high']:+.1f}] to vanilla"
-        found.append(Claim(f"the best ratio on {task}", "0.2", f"{best['x']:.1f} ({gain})"))
-        found.append(Claim(f"the score with all tokens masked on {task}", "0", f"{all_masked['score']:.1f}"))
+        found.append(Claim(str(task), "the best ratio", "0.2", f"{best['x']:.1f} ({gain})"))
+        found.append(Claim(str(task), "the score with all tokens masked", "0", f"{all_masked['score']:.1f}"))
     return tuple(found)
