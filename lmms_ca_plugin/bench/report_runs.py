@@ -60,11 +60,11 @@ def throughput_table(found: Throughput) -> Table:
     table = Table(
         title=f"{found.questions} questions a run; times relative to {found.base.name}",
         caption=f"Median with its {CONFIDENCE:.0%} interval. Encoding: decoding and preprocessing, as a share of the "
-        "run's time, and what of it the model waited for. Memory: peak of one batch beyond the weights.",
+        "run's time; waiting: what of it the model waited for. MiB: peak of one batch beyond the weights. "
+        "Same: answers that are the base's.",
     )
-    for heading in ("side", "s/question", "time", "throughput", "encoding", "waited for", "MiB", "same answers"):
-        table.add_column(heading, justify="left" if heading == "side" else "right", no_wrap=True)
-    same = f"of {found.questions}"
+    for heading in ("side", "s/question", "time", "throughput", "encoding", "waiting", "MiB", "same"):
+        table.add_column(heading, justify="left" if heading == "side" else "right")
     table.add_row(
         found.base.name, f"{found.base_seconds / found.questions:.3f}", "1", "1", "", "", _mib(found.base.peaks), ""
     )
@@ -72,7 +72,7 @@ def throughput_table(found: Throughput) -> Table:
         seconds = statistics.median(pair.own for pair in speed.pairs) / found.questions
         throughput = f"{1 / speed.time.median:.2f}"
         shares = [f"{statistics.median(s):.1%}" if s else "" for s in (speed.encoding, speed.waiting)]
-        row = (f"{seconds:.3f}", interval(speed.time), throughput, *shares, _mib(speed.peaks), f"{speed.same} {same}")
+        row = (f"{seconds:.3f}", interval(speed.time), throughput, *shares, _mib(speed.peaks), str(speed.same))
         table.add_row(speed.name, *row)
     return table
 
@@ -83,15 +83,25 @@ def studies_table(costs: Sequence[StudyCost]) -> Table:
         title="Studies as branches of one pass",
         caption=f"Time: median with its {CONFIDENCE:.0%} interval. Memory: peak beyond the weights, in vanilla's.",
     )
-    for heading in ("study", "variants", "branches", "seconds", "relative to", "time", "floor", "memory"):
-        table.add_column(heading, justify="left" if heading in ("study", "relative to") else "right", no_wrap=True)
+    for heading in ("study", "seconds", "time", "floor", "memory"):
+        table.add_column(heading, justify="left" if heading == "study" else "right", no_wrap=True)
     for cost in costs:
         seconds = statistics.median(pair.own for pair in cost.pairs)
-        branches = ", ".join(map(str, sorted(set(cost.branches))))
         memory = f"{cost.peaks[0].working / cost.vanilla_peaks[0].working:.2f}"
-        numbers = (interval(cost.time), f"{cost.least:.3f}", memory)
-        table.add_row(cost.case.title, str(cost.variants), branches, f"{seconds:.2f}", cost.case.against, *numbers)
+        table.add_row(cost.case.title, f"{seconds:.2f}", interval(cost.time), f"{cost.least:.3f}", memory)
     return table
+
+
+def studies_remarks(costs: Sequence[StudyCost]) -> list[str]:
+    """Says what each study consists of, what it was measured against, and whether its answers are the same there."""
+    lines = []
+    for cost in costs:
+        different = ", ".join(map(str, sorted(set(cost.branches))))
+        lines.append(
+            f"{cost.case.title}: {cost.variants} variants, of which {different} differ on a question, relative to "
+            f"{cost.case.against}; {cost.same[0]} of {cost.same[1]} answers are the same there."
+        )
+    return lines
 
 
 def claims_table(claims: Sequence[Claim]) -> Table:

@@ -112,14 +112,15 @@ def studies(
     json: Json = None,
 ) -> None:
     """Measure the paper's masking studies as branches of one pass, against vanilla or their variants one by one."""
-    from lmms_ca_plugin.bench.report_runs import claims_table, of_studies, studies_table
+    from lmms_ca_plugin.bench.report_runs import claims_table, of_studies, studies_remarks, studies_table
     from lmms_ca_plugin.bench.studies import StudiesOptions, measure
 
     options = StudiesOptions(_names(studies), pairs, batch_size, new_tokens, seed)
 
     def run(family: Family) -> Shown:
         costs = measure(family, options)
-        return of_studies(costs), [studies_table(costs), claims_table([c for cost in costs for c in cost.claims])]
+        claims = claims_table([claim for cost in costs for claim in cost.claims])
+        return of_studies(costs), [studies_table(costs), *studies_remarks(costs), claims]
 
     _bench("studies", run, options, device, threads, json)
 

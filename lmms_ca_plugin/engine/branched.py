@@ -17,7 +17,6 @@ from lmms_ca_plugin.engine.decode import decode
 from lmms_ca_plugin.engine.flight import attached
 from lmms_ca_plugin.engine.front import Front
 from lmms_ca_plugin.engine.generation import Generation, NewTokens
-from lmms_ca_plugin.engine.load import CheckpointOptions, InputOptions, describe, load
 from lmms_ca_plugin.engine.requests import Answer, Request, RunOptions
 from lmms_ca_plugin.engine.selfcheck import complete, self_check
 from lmms_ca_plugin.engine.shared import Branching, branching, shared_pass
@@ -62,28 +61,6 @@ class Branched(Front[dict[str, Answer]]):
         # Equal methods have one plan, so that what they do is known to be the same.
         self.plans = {name: plans[method] for name, method in self.variants.items()}
         self_check(family, *plans.values())
-
-    @classmethod
-    def load(
-        cls,
-        variants: Mapping[str, Method],
-        checkpoint: CheckpointOptions,
-        inputs: InputOptions,
-        options: RunOptions,
-        memory_gib: float | None = None,
-        **more: Any,
-    ) -> Branched:
-        """Opens a checkpoint; whatever does not fit is refused before its weights are read.
-
-        Raises:
-            OptionError: A variant's options do not fit the checkpoint, or it shares no pass with others.
-            CheckpointError: The checkpoint cannot be used.
-        """
-        found = describe(checkpoint)
-        check_variants(variants, options)
-        for method in variants.values():
-            method.plan(found.trunk)
-        return cls(load(found, inputs), variants, options, memory_gib, **more)
 
     def answer(self, requests: Sequence[Request]) -> Iterator[tuple[list[int], dict[str, list[Answer]]]]:
         """Answers questions under every variant, batch by batch, with a progress bar.

@@ -24,6 +24,7 @@ from lmms_ca_plugin.methods._contract import Plan
 GIB = 2**30
 # Positions that pass a block at a time: more make a GPU hardly faster, and a computer slower, whose caches they leave.
 POSITIONS_TOGETHER = {"cuda": 16384, "cpu": 2048}
+POSITIONS_TOGETHER_ELSEWHERE = 2048  # on devices that nobody measured, e.g. mps: the careful number
 SHARE_OF_GPU = 0.9
 SHARE_OF_COMPUTER = 0.5
 SHARE_OF_PASS = 0.25  # of what may be used, for what passes a block; the rest is for what stays
@@ -78,7 +79,7 @@ class Batch:
 
     def together(self, device: torch.device, available: int) -> int:
         """How many branches' prompts pass a block at a time: at least as many as the baseline's."""
-        useful = POSITIONS_TOGETHER[device.type] // self.positions
+        useful = POSITIONS_TOGETHER.get(device.type, POSITIONS_TOGETHER_ELSEWHERE) // self.positions
         return max(self.samples, min(useful, int(SHARE_OF_PASS * available) // self._passing))
 
     def shared(self, first_blocks: Sequence[int]) -> int:

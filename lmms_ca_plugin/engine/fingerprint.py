@@ -47,7 +47,7 @@ def checkpoint_sha(options: CheckpointOptions) -> str:
         64 hexadecimal digits.
 
     Raises:
-        CheckpointError: It has no config.json or no weights in safetensors files.
+        CheckpointError: It cannot be found, or has no config.json or no weights in safetensors files.
     """
     digest = hashlib.sha256(_file(options, "config.json").read_bytes())
     tensors = [tensor for file in _weight_files(options) for tensor in _tensors(file)]
@@ -58,13 +58,19 @@ def checkpoint_sha(options: CheckpointOptions) -> str:
 
 
 def _found(options: CheckpointOptions, name: str) -> Path | None:
-    found = cached_file(
-        options.source,
-        name,
-        revision=options.revision,
-        _raise_exceptions_for_missing_entries=False,
-        _raise_exceptions_for_connection_errors=False,
-    )
+    try:
+        found = cached_file(
+            options.source,
+            name,
+            revision=options.revision,
+            _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=False,
+        )
+    except OSError as error:  # no such folder or repository, or one that is gated
+        raise CheckpointError(
+            f"pretrained={options.pretrained}: {name} cannot be read: {error}\n"
+            "Give a local folder, or a hub id that is cached here or can be reached from here."
+        ) from error
     return None if found is None else Path(found)
 
 

@@ -116,6 +116,8 @@ class Flight:
 
     def step(self, tokens: Tensor) -> Tensor:
         """Appends one token per row: (r,) -> scores (r, v) of the next."""
+        # With weights spread over several GPUs, tokens come from the head's and are looked up on the embedding's.
+        tokens = tokens.to(self.generated.device)
         self.generated = torch.cat([self.generated, tokens[:, None]], 1)  # (r, n)
         states = self.family.embed_tokens(tokens[:, None])  # (r, 1, e)
         s, n = self._positions.shape[1], self.generated.shape[1]

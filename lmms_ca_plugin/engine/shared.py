@@ -20,7 +20,7 @@ from lmms_ca_plugin.engine.cache import KeyValueCache
 from lmms_ca_plugin.engine.part import Part, joined_log
 from lmms_ca_plugin.engine.run import Run
 from lmms_ca_plugin.families._contract import Family, Prompt
-from lmms_ca_plugin.methods._contract import Decision, Edit, Plan, Reads
+from lmms_ca_plugin.methods._contract import Decision, Edit, Plan, Read, Reads
 
 
 @dataclass(frozen=True)
@@ -73,12 +73,14 @@ class Branch:
         plan: What it does to them: its plan, or that without edits where they change nothing.
         first_block: The block at which it leaves the baseline.
         samples: Which samples.
+        given: The reads that are the baseline's; another variant may have wanted more of it, above this one's edits.
     """
 
     variant: str
     plan: Plan
     first_block: int
     samples: tuple[int, ...]
+    given: tuple[Read, ...]
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,7 @@ class Branching:
     def part(self, branch: Branch, shared: Shared) -> Part:
         """Makes the rows of a branch, with what the baseline's pass has found out for them."""
         everyone = len(branch.samples) == len(shared.prompt.padding)
-        reads = {read: shared.reads[read] for read in branch.plan.reads if read in shared.reads}
+        reads = {read: shared.reads[read] for read in branch.given}
         samples = None if everyone else branch.samples
         decided = self.decisions.get(branch.variant)
         return Part(branch.plan, shared.prompt, samples, branch.first_block, reads, decided)
@@ -145,12 +147,11 @@ def branching(plans: Mapping[str, Plan], shared: Shared, num_blocks: int) -> Bra
         for sample, effect in enumerate(effects):
             if computed_as[name][sample] == name:
                 rows.setdefault((name, bool(effect)), []).append(sample)
-    branches = [
-        Branch(name, plans[name], plans[name].first_block(num_blocks), tuple(samples))
-        if edited
-        else Branch(name, replace(plans[name], edits=()), shared.top, tuple(samples))
-        for (name, edited), samples in rows.items()
-    ]
+    branches = []
+    for (name, edited), samples in rows.items():
+        plan, given = plans[name], plans[name].shared_reads(num_blocks)
+        leaves = plan.first_block(num_blocks) if edited else shared.top
+        branches.append(Branch(name, plan if edited else replace(plan, edits=()), leaves, tuple(samples), given))
     return Branching(tuple(sorted(branches, key=lambda branch: branch.first_block)), computed_as, decisions, observed)
 
 

@@ -1,7 +1,8 @@
 """The journal of a study: every batch's answers, written as soon as it is done, so that a run can stop at any moment.
 
 The first line says which study it is of; every other line is a batch. A line that was cut off is taken away, because
-its batch will be answered again; a line that is not whole in the middle is refused.
+its batch will be answered again; a line that is not whole in the middle is refused. Without a batch there is nothing
+to keep, so a journal that stopped before its first is begun anew, by whatever study.
 """
 
 from __future__ import annotations
@@ -80,14 +81,15 @@ class Journal:
             whole += len(line)
             lines.append(line)
         file.truncate(whole)
-        if not lines:
+        header, *entries = [self._parsed(number, line) for number, line in enumerate(lines, 1)] or [{}]
+        if all("facts" in entry for entry in entries):
+            file.truncate(0)
             self.date = datetime.now(UTC).strftime("%Y%m%d_%H%M%S")
             self._append({"schema": _SCHEMA, "date": self.date, **self.identity})
             return
-        header, *batches = (self._parsed(number, line) for number, line in enumerate(lines, 1))
         self._check(header)
         self.date = header["date"]
-        for entry in batches:
+        for entry in entries:
             if "facts" in entry:
                 self.facts[entry["variant"]] = entry["facts"]
             else:

@@ -64,8 +64,8 @@ def profile(asked: Asked, output: Path, rules: ProfileRules) -> Profiled:
         InputError: Too few blocks or pictures, or weights in no safetensors file.
         GenerationError: A question could not be answered; what was answered before is kept.
     """
+    runner = Runner(study_of(asked))  # refuses what is unsupported by its config, before weights are fetched
     digest = checkpoint_sha(asked.checkpoint)
-    runner = Runner(study_of(asked))
     finished = runner.run()
     trunk = runner.found.trunk
     source = {"tasks": list(asked.tasks), "limit": asked.limit, "seed": asked.seed, "folder": asked.output.name}

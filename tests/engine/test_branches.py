@@ -277,6 +277,29 @@ def test_an_edit_may_rest_on_the_states_that_enter_its_own_block(family):
 
 
 @dataclass(frozen=True)
+class ByItsOwn(Method):
+    """Dims the picture, and then by what it reads above that once more; block 2 is read by others too."""
+
+    def plan(self, trunk):
+        return Plan((Read(2),), (Edit(1, "value", self._first), Edit(3, "value", self._second)))
+
+    def _first(self, reads, prompt):
+        return Decision(torch.where(prompt.is_image, 0.1, 1.0), ({},) * len(prompt.kinds))
+
+    def _second(self, reads, prompt):
+        return Decision(1 - reads[Read(2)], tuple({"read": row} for row in reads[Read(2)].tolist()))
+
+
+def test_a_branch_reads_above_its_first_edit_itself_though_another_variant_wants_the_baselines(family):
+    """`half` reads the baseline at block 2, where `own` is on its way already."""
+    questions = mixed_questions()
+    found = branched(family, {"half": VARIANTS["half"], "own": ByItsOwn()}).answer_batch(questions, Generation(4))
+    alone = Engine(family, ByItsOwn(), RunOptions()).answer_batch(questions, Generation(4))
+    for mine, its in zip(found["own"], alone, strict=True):
+        assert mine.log["read"] == pytest.approx(its.log["read"], rel=1e-9, abs=1e-12)
+
+
+@dataclass(frozen=True)
 class Looks(Method):
     """Changes nothing, and logs what it was shown."""
 

@@ -95,3 +95,8 @@ def test_a_hub_id_that_cannot_be_reached_is_named(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(CheckpointError, match="pretrained=nobody/nothing: config.json is not to be had"):
         sha("nobody/nothing")
+
+
+def test_a_folder_that_does_not_exist_is_named(tmp_path):
+    with pytest.raises(CheckpointError, match=r"pretrained=.*nowhere: config.json cannot be read: .*\nGive a local"):
+        sha(tmp_path / "nowhere")

@@ -9,8 +9,8 @@ from typer.testing import CliRunner
 
 from lmms_ca_plugin.cli import build
 from lmms_ca_plugin.engine.fingerprint import checkpoint_sha
-from lmms_ca_plugin.engine.load import describe
-from lmms_ca_plugin.errors import InputError, OptionError
+from lmms_ca_plugin.engine.load import CheckpointOptions, describe
+from lmms_ca_plugin.errors import CheckpointError, InputError, OptionError
 from lmms_ca_plugin.layer_profile import read_profile
 from lmms_ca_plugin.methods.contrastive import Contrastive
 from lmms_ca_plugin.results.profiles import ProfileRules
@@ -57,3 +57,12 @@ def test_every_checkpoint_has_a_folder_of_its_own(monkeypatch):
 def test_too_few_pictures_are_refused(asked, tmp_path):
     with pytest.raises(InputError, match=re.escape("at least 20 each are needed. Take more documents.")):
         profile(replace(asked, tasks=("mini_gqa",)), tmp_path / "p.json", ProfileRules())
+
+
+def test_what_its_config_refuses_is_refused_before_weights_are_fetched(asked, tmp_path, monkeypatch):
+    monkeypatch.setattr("lmms_ca_plugin.studies.profile.checkpoint_sha", None)
+    (tmp_path / "config.json").write_text('{"model_type": "blip-2"}')
+    for where, message in ((tmp_path / "nowhere", "there is no such folder"), (tmp_path, "'blip-2' are not supported")):
+        other = replace(asked, checkpoint=CheckpointOptions(str(where)))
+        with pytest.raises(CheckpointError, match=message):
+            profile(other, tmp_path / "p.json", ProfileRules())

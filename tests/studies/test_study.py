@@ -208,6 +208,16 @@ def test_a_broken_line_in_the_middle_is_refused(copied):
         Runner(copied).run()
 
 
+def test_what_stopped_before_its_first_batch_does_not_block_the_corrected_study(study):
+    mistyped = replace(study, batch_size=4096)
+    with Journal(study.output, mistyped.identity) as journal:
+        journal.know("vanilla", {"entry": "vanilla"})
+    with Journal(study.output, study.identity) as journal:
+        assert not journal.facts
+    header, *rest = (study.output / FILE).read_text().splitlines()
+    assert json.loads(header)["batch_size"] == study.batch_size and not rest
+
+
 def test_one_process_writes_a_journal(study, tmp_path):
     with Journal(tmp_path, study.identity), pytest.raises(InputError, match="is being written by another process"):
         Journal(tmp_path, study.identity).__enter__()

@@ -13,7 +13,7 @@ from lmms_ca_plugin.harness.study import Runner
 from lmms_ca_plugin.studies.asked import Asked
 
 FILE = Path(__file__).with_name("answers.json")
-LIMIT, SEED = 8, 0  # documents of each set
+LIMIT, SEED = 5, 0  # documents of each set
 
 
 def answered(folder):

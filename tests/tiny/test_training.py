@@ -252,7 +252,7 @@ def test_one_command_trains_a_checkpoint_that_answers(tmp_path, monkeypatch, bli
     from lmms_ca_plugin.tiny.training import mini
 
     monkeypatch.setattr(mini, "MINI", SMALL)
-    plan = mini.Plan(Schedule(2, 4, 1e-3), Schedule(2, 2, 1e-3))
+    plan = mini.Plan(Schedule(2, 4, 1e-3), Schedule(2, 2, 1e-3), Schedule(2, 2, 1e-3))
     folder = train_mini(tmp_path, plan, HERE, blind=blind)
     assert train_mini(tmp_path, plan, HERE, blind=blind) == folder
     engine = Engine.load("vanilla", Vanilla(), CheckpointOptions(str(folder)), InputOptions(), RunOptions())

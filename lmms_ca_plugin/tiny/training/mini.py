@@ -45,15 +45,16 @@ MINI = TinySettings(
 
 @dataclass(frozen=True)
 class Plan:
-    """Schedules of the two stages."""
+    """Schedules of the two stages, and of the text-only model, which soon knows all that text tells."""
 
     seeing: Schedule
     answering: Schedule
+    blind: Schedule
 
 
 PLANS = {
-    "cpu": Plan(Schedule(9_000, 64, 2e-3), Schedule(5_500, 24, 2e-3)),
-    "gpu": Plan(Schedule(8_000, 256, 3e-3), Schedule(20_000, 96, 3e-3)),
+    "cpu": Plan(Schedule(9_000, 64, 2e-3), Schedule(5_500, 24, 2e-3), Schedule(1_500, 24, 2e-3)),
+    "gpu": Plan(Schedule(8_000, 256, 3e-3), Schedule(20_000, 96, 3e-3), Schedule(4_000, 96, 3e-3)),
 }
 """What fits a machine: 2 CPU cores in a night, or a GPU in well under an hour of computing."""
 
@@ -98,10 +99,10 @@ def train_mini(folder: Path, plan: Plan, machine: Machine, seed: int = 0, *, bli
         took["seeing"] = train("seeing", seeing, views, seeing.loss, plan.seeing, machine, folder / "seeing.pt")
     model.model.vision_tower.requires_grad_(False).eval()
     answering = Answering(model)
-    name = "blind" if blind else "answering"
+    name, schedule = ("blind", plan.blind) if blind else ("answering", plan.answering)
     shown = None if blind else processor.image_processor
-    lessons = LessonData(shown, plan.answering.batch, MINI.view_tokens, seed=seed)
-    took[name] = train(name, answering, lessons, answering.loss, plan.answering, machine, folder / f"{name}.pt")
+    lessons = LessonData(shown, schedule.batch, MINI.view_tokens, seed=seed)
+    took[name] = train(name, answering, lessons, answering.loss, schedule, machine, folder / f"{name}.pt")
     return _save(folder / ("blind" if blind else "mini"), model, processor, plan, machine, seed, took)
 
 
@@ -120,7 +121,7 @@ def _save(
     packages = ("torch", "transformers", "pillow", "lmms-ca")
     record = {
         "seed": seed,
-        "schedules": {name: asdict(getattr(plan, name.replace("blind", "answering"))) for name in took},
+        "schedules": {name: asdict(getattr(plan, name)) for name in took},
         "minutes": {name: round(stage.seconds / 60, 1) for name, stage in took.items()},
         "machine": {**asdict(machine), "processor": _processor(machine.device), "threads": torch.get_num_threads()},
         "versions": {name: version(name) for name in packages},
