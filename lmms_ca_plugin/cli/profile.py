@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def profile(
-    checkpoint: Annotated[str, typer.Argument(help="A hub id, a folder, or the bundled `mini`.")],
+    checkpoint: Annotated[str, typer.Argument(help="A hub id, a folder, or the bundled `mini`.")] = "mini",
     tasks: Tasks = "",
     output: Annotated[Path, typer.Option("--output", "-o", help="The JSON file.")] = Path("profile.json"),
     folder: Annotated[

@@ -45,8 +45,13 @@ def run_record(
         "dtype": str(model.dtype).removeprefix("torch."),
         "device": torch.cuda.get_device_name(model.device) if _on_gpu(family) else "cpu",
         "attn_implementation": family.text_config._attn_implementation,
-        "versions": {name: version(package) for name, package in PACKAGES.items()},
+        "versions": versions(),
     }
+
+
+def versions() -> dict[str, str]:
+    """Lists the versions of what computes answers, by name."""
+    return {name: version(package) for name, package in PACKAGES.items()}
 
 
 def cost(family: Family, seconds: float) -> dict[str, Any]:

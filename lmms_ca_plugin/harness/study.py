@@ -22,6 +22,7 @@ from lmms_eval.api.instance import Instance
 from lmms_ca_plugin.engine.branched import Branched
 from lmms_ca_plugin.engine.budget import GIB, budget_of
 from lmms_ca_plugin.engine.engine import Engine
+from lmms_ca_plugin.engine.fingerprint import checkpoint_sha
 from lmms_ca_plugin.engine.load import CheckpointOptions, InputOptions, describe, load
 from lmms_ca_plugin.engine.requests import Answer, Request, RunOptions
 from lmms_ca_plugin.engine.timing import seconds_per_question
@@ -30,8 +31,9 @@ from lmms_ca_plugin.families._contract import Family
 from lmms_ca_plugin.harness.asked import chat_question, generation_of, whole_pictures
 from lmms_ca_plugin.harness.journal import Journal, Key
 from lmms_ca_plugin.harness.loaded import LoadedTasks, load_tasks
-from lmms_ca_plugin.harness.record import run_record
+from lmms_ca_plugin.harness.record import run_record, versions
 from lmms_ca_plugin.harness.replay import Replay, write_files
+from lmms_ca_plugin.layer_profile import read_profile
 from lmms_ca_plugin.methods._contract import Method
 from lmms_ca_plugin.methods._variant import Variant
 
@@ -66,7 +68,7 @@ class Study:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What must not change between the parts of a study, by name."""
+        """What is asked, by name; `Runner.identity` adds what the names stand for."""
         return {
             "study": self.name,
             "variants": {v.name: {"method": v.method, **v.options} for v in self.variants},
@@ -131,6 +133,18 @@ class Runner:
         """The loaded checkpoint; it is loaded when something is to be computed."""
         return load(self.found, self.study.inputs)
 
+    @cached_property
+    def weights(self) -> str:
+        """Digest of the checkpoint's weights; they need not be loaded for it."""
+        return checkpoint_sha(self.study.checkpoint)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What must not change between the parts of the study: what is asked, of which weights, and by what."""
+        files = {name: method.profile_file for name, method in self.methods.items()}
+        profiles = {name: asdict(read_profile(file)) for name, file in files.items() if file is not None}
+        return {**self.study.identity, "weights": self.weights, "profiles": profiles, "versions": versions()}
+
     @property
     def memory_gib(self) -> float:
         """What branches may use beside the weights, GiB."""
@@ -143,7 +157,7 @@ class Runner:
             GenerationError: A question could not be answered; what was answered before is in the journal.
         """
         study = self.study
-        with Journal(study.output, study.identity) as journal, whole_pictures():
+        with Journal(study.output, self.identity) as journal, whole_pictures():
             tasks = load_tasks(study.tasks, study.limit, study.seed)
             self._answer(tasks, journal)
             results = {}

@@ -208,6 +208,11 @@ class Method(ABC):
         """Whether it answers other inputs than those that were asked; then no pass can be shared with it."""
         return type(self).prepare is not Method.prepare
 
+    @property
+    def profile_file(self) -> str | None:
+        """The layer profile (JSON) that it goes by, if any; a profile fits no other weights than its own."""
+        return None
+
     def prepare(self, questions: Sequence[Question], passes: Passes) -> Prepared | None:  # noqa: ARG002
         """Makes other inputs for the answering pass, out of passes of its own.
 

@@ -113,6 +113,11 @@ class Contrastive(Method):
         lam = DEFAULT_LAMBDA[self.site] if self.lam is None else self.lam
         return math.log(lam) if self.site == "logit" else lam
 
+    @property
+    def profile_file(self) -> str | None:
+        """The layer profile that names the blocks, if one is given."""
+        return self.profile
+
     def plan(self, trunk: Trunk) -> Plan:
         """Reads the candidates' and the post block's attention, edits the review block.
 

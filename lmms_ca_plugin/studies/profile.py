@@ -9,7 +9,6 @@ from typing import Any
 
 import pandas as pd
 
-from lmms_ca_plugin.engine.fingerprint import checkpoint_sha
 from lmms_ca_plugin.engine.load import describe
 from lmms_ca_plugin.figures.curve import curve
 from lmms_ca_plugin.figures.save import save
@@ -65,12 +64,11 @@ def profile(asked: Asked, output: Path, rules: ProfileRules) -> Profiled:
         GenerationError: A question could not be answered; what was answered before is kept.
     """
     runner = Runner(study_of(asked))  # refuses what is unsupported by its config, before weights are fetched
-    digest = checkpoint_sha(asked.checkpoint)
     finished = runner.run()
     trunk = runner.found.trunk
     source = {"tasks": list(asked.tasks), "limit": asked.limit, "seed": asked.seed, "folder": asked.output.name}
     scores = from_table(pd.DataFrame(_rows(finished)), trunk.num_blocks)
-    found = find_profile(scores, trunk.model_type, digest, rules, source)
+    found = find_profile(scores, trunk.model_type, runner.weights, rules, source)
     write_profile(output, found)
     return Profiled(found, output, _drawn(finished))
 

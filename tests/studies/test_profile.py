@@ -60,7 +60,7 @@ def test_too_few_pictures_are_refused(asked, tmp_path):
 
 
 def test_what_its_config_refuses_is_refused_before_weights_are_fetched(asked, tmp_path, monkeypatch):
-    monkeypatch.setattr("lmms_ca_plugin.studies.profile.checkpoint_sha", None)
+    monkeypatch.setattr("lmms_ca_plugin.harness.study.checkpoint_sha", None)
     (tmp_path / "config.json").write_text('{"model_type": "blip-2"}')
     for where, message in ((tmp_path / "nowhere", "there is no such folder"), (tmp_path, "'blip-2' are not supported")):
         other = replace(asked, checkpoint=CheckpointOptions(str(where)))

@@ -9,6 +9,7 @@ from shutil import copytree
 
 import pytest
 from lmms_eval.evaluator import simple_evaluate
+from safetensors.numpy import load_file, save_file
 
 from lmms_ca_plugin.engine.load import CheckpointOptions
 from lmms_ca_plugin.errors import GenerationError, InputError, OptionError
@@ -17,6 +18,7 @@ from lmms_ca_plugin.harness.journal import FILE, Journal
 from lmms_ca_plugin.harness.loaded import LoadedTasks, load_tasks, subset
 from lmms_ca_plugin.harness.replay import _alone
 from lmms_ca_plugin.harness.study import Runner, Variant
+from lmms_ca_plugin.layer_profile import LayerProfile
 from lmms_ca_plugin.results.provenance import split_args
 from lmms_ca_plugin.results.runs import read_runs
 
@@ -191,6 +193,30 @@ def test_a_finished_study_loads_no_model(copied, finished, monkeypatch):
 def test_another_study_in_the_folder_is_refused(copied, change, message):
     with pytest.raises(InputError, match=re.escape(message)):
         Runner(replace(copied, **change)).run()
+
+
+@pytest.mark.parametrize(
+    ("what", "other", "message"),
+    [("checkpoint_sha", "ab12", "its weights is .*, not 'ab12'"), ("versions", {"torch": "0"}, "its versions is ")],
+)
+def test_a_finished_study_is_of_its_weights_and_versions(copied, monkeypatch, what, other, message):
+    monkeypatch.setattr("lmms_ca_plugin.harness.study.load", None)
+    monkeypatch.setattr(f"lmms_ca_plugin.harness.study.{what}", lambda *_: other)
+    with pytest.raises(InputError, match=f"is of another study: {message}"):
+        Runner(copied).run()
+
+
+def test_what_is_overwritten_in_place_is_another_study(asked, checkpoint, tmp_path):
+    copy, file = copytree(checkpoint, tmp_path / "copy"), tmp_path / "profile.json"
+    file.write_text(json.dumps(LayerProfile("llava", 6, (1, 2), 4, 5).to_json()))
+    other = replace(asked, checkpoint=CheckpointOptions(str(copy)))
+    study = other.study("s", [Variant("c", "contrastive", {"profile": str(file)})])
+    before = Runner(study).identity
+    weights = load_file(copy / "model.safetensors")
+    save_file({name: 2 * tensor for name, tensor in weights.items()}, copy / "model.safetensors", {"format": "pt"})
+    file.write_text(json.dumps(LayerProfile("llava", 6, (1, 3), 4, 5).to_json()))
+    after = Runner(study).identity
+    assert {name for name in after if after[name] != before[name]} == {"weights", "profiles"}
 
 
 def test_other_facts_are_refused(copied, monkeypatch):

@@ -51,7 +51,7 @@ def test_margins_are_the_stored_ones(stored, found):
     for entry, of in stored.items():
         margins = {document: found[entry][document][1] for document in of}
         wanted = {document: margin for document, (_, margin) in of.items()}
-        assert margins == pytest.approx(wanted, abs=TIE), entry
+        assert margins == pytest.approx(wanted, abs=TIE, rel=TIE), entry
 
 
 def test_a_tie_is_told_from_a_change():
