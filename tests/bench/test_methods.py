@@ -22,8 +22,6 @@ from lmms_ca_plugin.errors import LmmsCaError, OptionError
 from lmms_ca_plugin.methods import method_names
 from lmms_ca_plugin.tiny import TinySettings
 
-pytestmark = pytest.mark.xdist_group("bench")  # one process, so that the shared measurement is made once
-
 CPU = torch.device("cpu")
 # All 32 blocks, so that the paper's defaults stand; 64 image tokens, so that var finds sinks.
 SETTINGS = TinySettings("llava", hidden_size=32, image_size=112)

@@ -13,8 +13,6 @@ from lmms_ca_plugin.cli import build
 from lmms_ca_plugin.errors import LmmsCaError, OptionError
 from lmms_ca_plugin.tiny import TinySettings
 
-pytestmark = pytest.mark.xdist_group("bench")
-
 
 @pytest.fixture(scope="module")
 def family():

@@ -17,8 +17,6 @@ from lmms_ca_plugin.errors import LmmsCaError, OptionError
 from lmms_ca_plugin.harness.peer import LlavaHf
 from lmms_ca_plugin.tiny import TinySettings
 
-pytestmark = pytest.mark.xdist_group("bench")
-
 
 @pytest.fixture(scope="module")
 def family():

@@ -8,8 +8,6 @@ import pytest
 from lmms_ca_plugin.errors import LmmsCaError
 from lmms_ca_plugin.harness.command import HarnessRun
 
-pytestmark = pytest.mark.xdist_group("command")  # one process, so that the commands run once
-
 LAYERS = {"review_layer": 4, "scope": "0:1:2", "rho": 0.5}
 TYPED = ("gqa", "textvqa")  # the second is a group, whose test split carries no answers
 

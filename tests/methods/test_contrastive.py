@@ -463,8 +463,8 @@ def hooked(family, site, masked):
 @pytest.mark.parametrize("site", SITES)
 def test_the_naive_reference_chooses_masks_and_answers_alike(any_family, site):
     """Invariant 3, on checkpoints whose distances lie in 0.1..0.9."""
-    questions = mixed_questions()
-    mine = answers(any_family, "contrastive", {**LAYERS, "rho": 0.6, "site": site}, 8)
+    questions = mixed_questions()[::2]
+    mine = answers(any_family, "contrastive", {**LAYERS, "rho": 0.6, "site": site}, 8)[::2]
     decode = any_family.processor.tokenizer.decode
     changed = 0
     for question, answer in zip(questions, mine, strict=True):
