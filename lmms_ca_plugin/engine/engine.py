@@ -7,6 +7,7 @@ from typing import Any
 
 from lmms_ca_plugin.engine import beams
 from lmms_ca_plugin.engine.decode import decode
+from lmms_ca_plugin.engine.fingerprint import check_profiles
 from lmms_ca_plugin.engine.front import Front
 from lmms_ca_plugin.engine.generation import Generation
 from lmms_ca_plugin.engine.load import CheckpointOptions, InputOptions, describe, load
@@ -63,9 +64,11 @@ class Engine(Front[Answer]):
         Raises:
             OptionError: The method's options do not fit the checkpoint.
             CheckpointError: The checkpoint cannot be used.
+            InputError: The method goes by a layer profile of another checkpoint.
         """
         found = describe(checkpoint)
         method.plan(found.trunk)
+        check_profiles([method], checkpoint)
         trace = None if options.trace is None else Trace(options.trace)
         return cls(load(found, inputs), method, options, name, trace, **more)
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,9 @@ from typing import Any
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, cached_file
 
 from lmms_ca_plugin.engine.load import CheckpointOptions
-from lmms_ca_plugin.errors import CheckpointError
+from lmms_ca_plugin.errors import CheckpointError, InputError
+from lmms_ca_plugin.layer_profile import read_profile
+from lmms_ca_plugin.methods._contract import Method
 
 SAMPLE = 4096
 
@@ -55,6 +57,31 @@ def checkpoint_sha(options: CheckpointOptions) -> str:
         digest.update(json.dumps([tensor.name, tensor.type, tensor.shape]).encode())
         digest.update(_samples(tensor))
     return digest.hexdigest()
+
+
+def check_profiles(methods: Iterable[Method], options: CheckpointOptions) -> None:
+    """Refuses layer profiles of other weights; one that does not say whose it is passes.
+
+    Args:
+        methods: What is to be run; their plans fit the checkpoint's config.
+        options: Which checkpoint.
+
+    Raises:
+        InputError: A profile was found on other weights.
+        CheckpointError: A profile says whose it is, but the checkpoint cannot be told from others.
+    """
+    files = dict.fromkeys(method.profile_file for method in methods if method.profile_file is not None)
+    told = {file: sha for file in files if (sha := read_profile(file).checkpoint_sha)}
+    if not told:
+        return
+    found = checkpoint_sha(options)
+    for file, sha in told.items():
+        if sha != found:
+            raise InputError(
+                f"profile={file} is of the weights {sha[:12]}, but pretrained={options.pretrained} has {found[:12]}: "
+                f"other weights may review the picture at another block. Load the checkpoint that was profiled, or "
+                f"make a profile of this one with `lmms-ca profile {options.pretrained}`."
+            )
 
 
 def _found(options: CheckpointOptions, name: str) -> Path | None:

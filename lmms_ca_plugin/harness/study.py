@@ -22,7 +22,7 @@ from lmms_eval.api.instance import Instance
 from lmms_ca_plugin.engine.branched import Branched
 from lmms_ca_plugin.engine.budget import GIB, budget_of
 from lmms_ca_plugin.engine.engine import Engine
-from lmms_ca_plugin.engine.fingerprint import checkpoint_sha
+from lmms_ca_plugin.engine.fingerprint import check_profiles, checkpoint_sha
 from lmms_ca_plugin.engine.load import CheckpointOptions, InputOptions, describe, load
 from lmms_ca_plugin.engine.requests import Answer, Request, RunOptions
 from lmms_ca_plugin.engine.timing import seconds_per_question
@@ -114,7 +114,7 @@ class Runner:
     Raises:
         OptionError: A variant does not fit the checkpoint.
         CheckpointError: The checkpoint cannot be used.
-        InputError: The output folder holds another study.
+        InputError: The output folder holds another study, or a variant goes by a layer profile of another checkpoint.
     """
 
     def __init__(self, study: Study) -> None:
@@ -127,6 +127,7 @@ class Runner:
         self.found = describe(study.checkpoint)
         for method in self.methods.values():
             method.plan(self.found.trunk)
+        check_profiles(self.methods.values(), study.checkpoint)
 
     @cached_property
     def family(self) -> Family:

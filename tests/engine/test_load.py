@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,10 +10,13 @@ from safetensors.torch import load_file, save_file
 from toys import mixed_questions
 
 from lmms_ca_plugin.engine.engine import Engine, Request, RunOptions
+from lmms_ca_plugin.engine.fingerprint import checkpoint_sha
 from lmms_ca_plugin.engine.generation import Generation
 from lmms_ca_plugin.engine.load import CheckpointOptions, InputOptions, describe, load
 from lmms_ca_plugin.engine.trace import Trace
 from lmms_ca_plugin.errors import CheckpointError, InputError, OptionError
+from lmms_ca_plugin.harness.study import Runner, Study, Variant
+from lmms_ca_plugin.layer_profile import LayerProfile
 from lmms_ca_plugin.methods import load_method
 from lmms_ca_plugin.tiny import TinySettings, write_checkpoint
 
@@ -96,6 +100,24 @@ def test_a_processor_that_takes_no_pictures_is_named(copied):
 def test_sixteen_bits_on_a_cpu_are_refused(folder):
     with pytest.raises(OptionError, match="dtype=float16 on a CPU"):
         describe(CheckpointOptions(str(folder), dtype="float16", device="cpu"))
+
+
+def test_a_layer_profile_of_other_weights_is_refused_before_weights_are_read(folder, tmp_path, monkeypatch):
+    """Alone and in a study; the digest alone tells weights of one kind and depth apart."""
+    options, file = CheckpointOptions(str(folder), device="cpu"), tmp_path / "profile.json"
+    method = load_method("contrastive")(profile=str(file))
+    study = Study("s", (Variant("c", "contrastive", {"profile": str(file)}),), options, InputOptions(), (), tmp_path)
+    monkeypatch.setattr("lmms_ca_plugin.engine.engine.load", lambda *_: pytest.fail("weights were read"))
+    profile = LayerProfile(describe(options).trunk.model_type, 4, (0,), 2, 3, checkpoint_sha="0" * 64)
+    file.write_text(json.dumps(profile.to_json()))
+    message = f"profile=.*json is of the weights 0{{12}}, but pretrained={folder} has {checkpoint_sha(options)[:12]}: "
+    with pytest.raises(InputError, match=message + ".*`lmms-ca profile"):
+        Engine.load("contrastive", method, options, InputOptions(), RunOptions())
+    with pytest.raises(InputError, match=message):
+        Runner(study)
+    for sha in (checkpoint_sha(options), ""):  # its own, and of a profile that does not say
+        file.write_text(json.dumps(replace(profile, checkpoint_sha=sha).to_json()))
+        Runner(study)
 
 
 def test_an_earlier_trace_is_not_overwritten(tmp_path):
