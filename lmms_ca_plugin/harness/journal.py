@@ -10,7 +10,8 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Mapping, Sequence
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +24,46 @@ FILE = "journal.jsonl"
 _SCHEMA = 1
 Key = tuple[str, int]
 """Task and document."""
+
+
+class Answers(Mapping[str, Mapping[Key, Answer]]):
+    """Answers by variant, task and document; the variant that was looked at last is kept unpacked.
+
+    Why they are packed: 33 variants of 246,600 questions have 8 million answers with a log each, several GB as objects.
+
+    Args:
+        names: The variants.
+    """
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._batches: dict[str, list[tuple[Sequence[Key], bytes]]] = {name: [] for name in names}
+        self._last: tuple[str, Mapping[Key, Answer]] | None = None
+
+    def add(self, asked: Sequence[Key], answers: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+        """Takes a batch: by variant each `Answer`'s JSON-able fields. A later answer to a question wins."""
+        self._last = None
+        for name, of_batch in answers.items():
+            self._batches[name].append((asked, zlib.compress(json.dumps(of_batch).encode())))
+
+    def asked(self, name: str) -> set[Key]:
+        """The questions that a variant has answered."""
+        return {key for asked, _packed in self._batches[name] for key in asked}
+
+    def __getitem__(self, name: str) -> Mapping[Key, Answer]:
+        if self._last is None or self._last[0] != name:
+            self._last = None  # two variants are never held at a time
+            unpacked: dict[Key, Answer] = {}
+            for asked, packed in self._batches[name]:
+                of_batch = json.loads(zlib.decompress(packed))
+                unpacked.update({key: Answer(**answer) for key, answer in zip(asked, of_batch, strict=True)})
+            self._last = (name, unpacked)
+        return self._last[1]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._batches)
+
+    def __len__(self) -> int:
+        return len(self._batches)
 
 
 class Journal:
@@ -44,7 +85,7 @@ class Journal:
     def __init__(self, folder: Path, identity: Mapping[str, Any]) -> None:
         self.path = folder / FILE
         self.identity = json.loads(json.dumps(identity))
-        self.answers: dict[str, dict[Key, Answer]] = {name: {} for name in self.identity["variants"]}
+        self.answers = Answers(self.identity["variants"])
         self.facts: dict[str, dict[str, Any]] = {}
         self.date = ""
         self._file: IO[bytes] | None = None
@@ -74,26 +115,28 @@ class Journal:
     def _read(self, file: IO[bytes]) -> None:
         file.seek(0)
         whole = 0
-        lines = []
-        for line in file:
+        header: dict[str, Any] = {}
+        for number, line in enumerate(file, 1):
             if not line.endswith(b"\n"):
                 break  # cut off while it was written
             whole += len(line)
-            lines.append(line)
-        file.truncate(whole)
-        header, *entries = [self._parsed(number, line) for number, line in enumerate(lines, 1)] or [{}]
-        if all("facts" in entry for entry in entries):
-            file.truncate(0)
-            self.date = datetime.now(UTC).strftime("%Y%m%d_%H%M%S")
-            self._append({"schema": _SCHEMA, "date": self.date, **self.identity})
-            return
-        self._check(header)
-        self.date = header["date"]
-        for entry in entries:
-            if "facts" in entry:
+            entry = self._parsed(number, line)
+            if number == 1:
+                header = entry
+            elif "facts" in entry:
                 self.facts[entry["variant"]] = entry["facts"]
             else:
-                self._take([(task, doc_id) for task, doc_id in entry["asked"]], entry["answers"])
+                if not self.date:
+                    self._check(header)
+                    self.date = header["date"]
+                self.answers.add([(task, doc_id) for task, doc_id in entry["asked"]], entry["answers"])
+        if self.date:
+            file.truncate(whole)
+            return
+        file.truncate(0)
+        self.facts.clear()
+        self.date = datetime.now(UTC).strftime("%Y%m%d_%H%M%S")
+        self._append({"schema": _SCHEMA, "date": self.date, **self.identity})
 
     def _parsed(self, number: int, line: bytes) -> dict[str, Any]:
         try:
@@ -110,10 +153,6 @@ class Journal:
                 f"{self.path} is of another study: its {name} is {header.get(name)!r}, not "
                 f"{self.identity.get(name, _SCHEMA)!r}. Name another output folder, or take the same settings."
             )
-
-    def _take(self, asked: Sequence[Key], answers: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
-        for variant, of_batch in answers.items():
-            self.answers[variant].update({key: Answer(**answer) for key, answer in zip(asked, of_batch, strict=True)})
 
     # ---- writing -----------------------------------------------------------------------------------------------------
     def know(self, variant: str, facts: Mapping[str, Any]) -> None:
@@ -143,7 +182,7 @@ class Journal:
         told = json.loads(json.dumps({name: [asdict(a) for a in of_batch] for name, of_batch in answers.items()}))
         self._append({"asked": asked, "answers": told})
         # What is read back has text keys, so what is kept has them too: a resumed study is the same study.
-        self._take(asked, told)
+        self.answers.add(asked, told)
 
     def _append(self, entry: Mapping[str, Any]) -> None:
         assert self._file is not None

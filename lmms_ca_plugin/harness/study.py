@@ -88,7 +88,7 @@ class Finished:
     Attributes:
         study: The study.
         results: Every variant's results file.
-        answers: Every variant's answers, by task and document.
+        answers: Every variant's answers, by task and document; a part of a study also has those of the others.
     """
 
     study: Study
@@ -101,7 +101,7 @@ class Finished:
         return Finished(
             replace(self.study, name=name, variants=tuple(variants)),
             {of: self.results[of] for of in names},
-            {of: self.answers[of] for of in names},
+            self.answers,
         )
 
 
@@ -230,7 +230,8 @@ class Runner:
     def _answer(self, tasks: LoadedTasks, journal: Journal) -> None:
         instances = tasks.instances()
         for names in self._groups:
-            missing = [i for i in instances if any(_key(i) not in journal.answers[name] for name in names)]
+            done = set.intersection(*(journal.answers.asked(name) for name in names))
+            missing = [i for i in instances if _key(i) not in done]
             if not missing:
                 continue
             requests = [Request(chat_question(i, tasks.documents), generation_of(i)) for i in missing]
