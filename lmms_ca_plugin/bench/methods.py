@@ -17,7 +17,7 @@ from lmms_ca_plugin.bench.estimate import Estimate, Verdict, overall
 from lmms_ca_plugin.bench.floor import Floor
 from lmms_ca_plugin.bench.memory import Peak
 from lmms_ca_plugin.bench.models import held_bytes
-from lmms_ca_plugin.bench.pairs import MEMORY_PASSES, Pair, in_pairs, peaks
+from lmms_ca_plugin.bench.pairs import MEMORY_PASSES, Pair, at_least_one, in_pairs, peaks
 from lmms_ca_plugin.bench.sides import MethodSide, NaiveSide, Side, make_questions
 from lmms_ca_plugin.bench.targets import Case, case_of
 from lmms_ca_plugin.errors import LmmsCaError, OptionError, unknown
@@ -46,9 +46,7 @@ class BenchOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("pairs", "batch_size", "new_tokens"):
-            if getattr(self, name) < 1:
-                raise OptionError(f"{name}={getattr(self, name)} is not allowed. Allowed: 1 and more.")
+        at_least_one(self, "pairs", "batch_size", "new_tokens")
         known = method_names()
         for method in self.methods or ():
             if method not in known:

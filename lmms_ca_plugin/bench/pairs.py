@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 
 from lmms_ca_plugin.bench.memory import Peak, peak_of
+from lmms_ca_plugin.errors import OptionError
 
 Call = Callable[[], object]
 MEMORY_PASSES = 2  # allocations repeat to the byte; the second pass shows it
@@ -38,6 +39,17 @@ class Pair:
     def ratio(self) -> float:
         """Time relative to the base."""
         return self.own / self.base
+
+
+def at_least_one(options: object, *names: str) -> None:
+    """Refuses counts of a bench's options that are below 1.
+
+    Raises:
+        OptionError: One of them is.
+    """
+    for name in names:
+        if getattr(options, name) < 1:
+            raise OptionError(f"{name}={getattr(options, name)} is not allowed. Allowed: 1 and more.")
 
 
 def in_pairs(

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 import torch
 from PIL import Image, ImageDraw
+from torch import Tensor
 
 from lmms_ca_plugin.engine.engine import Engine, Request, RunOptions
 from lmms_ca_plugin.engine.front import Spent
@@ -78,19 +79,8 @@ class NaiveSide:
     def answer(self, questions: Sequence[Question]) -> list[dict[str, Any]]:
         """Answers a batch through `generate`; the log counts the weights that it returned."""
         with eager(self.family), torch.inference_mode():
-            inputs = self.family.encode(questions)
-            model = self.family.model
-            output = model.generate(
-                input_ids=inputs.input_ids.to(model.device),
-                attention_mask=inputs.padding.long().to(model.device),
-                pixel_values=inputs.pictures["pixel_values"].to(model.device, model.dtype),
-                do_sample=False,
-                min_new_tokens=self.new_tokens,
-                max_new_tokens=self.new_tokens,
-                output_attentions=True,
-                return_dict_in_generate=True,
-            )
-        check_tokens(self.name, output.sequences.shape[1] - inputs.input_ids.shape[1], self.new_tokens)
+            output, new = generated(self.family, questions, self.new_tokens, output_attentions=True)
+        check_tokens(self.name, new.shape[1], self.new_tokens)
         weights = sum(block.numel() for step in output.attentions for block in step)
         if not weights:
             raise LmmsCaError("The naive way returned no attention weights; it would be measured as too cheap.")
@@ -151,21 +141,31 @@ class GenerateRunner:
         return [self._text(question) for question in questions]
 
     def _text(self, question: Question) -> str:
-        model, tokenizer = self.family.model, self.family.processor.tokenizer
-        inputs = self.family.encode([question])  # the processor's work
-        output = model.generate(
-            input_ids=inputs.input_ids.to(model.device),
-            attention_mask=inputs.padding.long().to(model.device),
-            pixel_values=inputs.pictures["pixel_values"].to(model.device, model.dtype),
-            do_sample=False,
-            min_new_tokens=self.new_tokens,
-            max_new_tokens=self.new_tokens,
-            pad_token_id=tokenizer.eos_token_id,
-        )
-        new = output[0, inputs.input_ids.shape[1] :]
-        check_tokens(self.name, len(new), self.new_tokens)
-        text: str = tokenizer.decode(new, skip_special_tokens=True)
+        _, new = generated(self.family, [question], self.new_tokens)
+        check_tokens(self.name, new.shape[1], self.new_tokens)
+        text: str = self.family.processor.tokenizer.decode(new[0], skip_special_tokens=True)
         return text.strip()
+
+
+def generated(family: Family, questions: Sequence[Question], new_tokens: int, **more: Any) -> tuple[Any, Tensor]:
+    """Answers a batch greedily through transformers' `generate`, from the pictures on, with a fixed number of tokens.
+
+    Returns:
+        What `generate` gives, and the new tokens (b, n).
+    """
+    model, inputs = family.model, family.encode(questions)
+    output = model.generate(
+        input_ids=inputs.input_ids.to(model.device),
+        attention_mask=inputs.padding.long().to(model.device),
+        pixel_values=inputs.pictures["pixel_values"].to(model.device, model.dtype),
+        do_sample=False,
+        min_new_tokens=new_tokens,
+        max_new_tokens=new_tokens,
+        pad_token_id=family.processor.tokenizer.eos_token_id,
+        return_dict_in_generate=True,
+        **more,
+    )
+    return output, output.sequences[:, inputs.input_ids.shape[1] :]
 
 
 @contextmanager

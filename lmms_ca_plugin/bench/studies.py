@@ -17,7 +17,7 @@ from tqdm import tqdm
 from lmms_ca_plugin.bench.estimate import Claim, Estimate
 from lmms_ca_plugin.bench.memory import Peak
 from lmms_ca_plugin.bench.models import held_bytes
-from lmms_ca_plugin.bench.pairs import MEMORY_PASSES, Pair, in_pairs, peaks
+from lmms_ca_plugin.bench.pairs import MEMORY_PASSES, Pair, at_least_one, in_pairs, peaks
 from lmms_ca_plugin.bench.sides import MethodSide, check_tokens, make_questions
 from lmms_ca_plugin.bench.study_floor import StudyFloor, study_floor
 from lmms_ca_plugin.bench.targets import OVER_FLOOR
@@ -80,9 +80,7 @@ class StudiesOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("pairs", "batch_size", "new_tokens"):
-            if getattr(self, name) < 1:
-                raise OptionError(f"{name}={getattr(self, name)} is not allowed. Allowed: 1 and more.")
+        at_least_one(self, "pairs", "batch_size", "new_tokens")
         for study in self.studies:
             if study not in CASES:
                 raise unknown("study", study, tuple(CASES))

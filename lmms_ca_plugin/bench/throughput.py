@@ -18,7 +18,7 @@ from tqdm import tqdm
 from lmms_ca_plugin.bench.estimate import Claim, Estimate
 from lmms_ca_plugin.bench.memory import Peak
 from lmms_ca_plugin.bench.models import held_bytes
-from lmms_ca_plugin.bench.pairs import MEMORY_PASSES, Call, Pair, in_pairs, peaks
+from lmms_ca_plugin.bench.pairs import MEMORY_PASSES, Call, Pair, at_least_one, in_pairs, peaks
 from lmms_ca_plugin.bench.sides import EngineRunner, GenerateRunner, MethodSide, Runner, as_files, make_questions
 from lmms_ca_plugin.bench.targets import BEST_ON_GPU, MATCHES, NO_SLOWER
 from lmms_ca_plugin.errors import OptionError
@@ -58,9 +58,7 @@ class ThroughputOptions:
                 f"questions={self.questions} is not allowed with batch_sizes={sizes}. Allowed: {least} and more, two "
                 "batches of the largest size."
             )
-        for name in ("pairs", "new_tokens"):
-            if getattr(self, name) < 1:
-                raise OptionError(f"{name}={getattr(self, name)} is not allowed. Allowed: 1 and more.")
+        at_least_one(self, "pairs", "new_tokens")
 
 
 @dataclass(frozen=True)

@@ -46,12 +46,10 @@ def evaluate(
 
     Prints the main metric, percent, with half its 95 % interval, clustered by scene.
     """
-    from typing import cast
-
     from lmms_ca_plugin.results.markdown import as_markdown
-    from lmms_ca_plugin.tiny.evaluation import BENCHMARKS, Shown, cells, most_frequent
+    from lmms_ca_plugin.tiny.evaluation import BENCHMARKS, cells, most_frequent
     from lmms_ca_plugin.tiny.evaluation import evaluate as answer
 
-    found = {f"pictures: {way}": answer(pretrained, cast(Shown, way), limit, batch_size) for way in shown.split(",")}
-    lines = {**found, "most frequent answer": most_frequent()}
+    found = answer(pretrained, [way.strip() for way in shown.split(",")], limit, batch_size)
+    lines = {**{f"pictures: {way}": scores for way, scores in found.items()}, "most frequent answer": most_frequent()}
     print(as_markdown(["", *BENCHMARKS, "mean"], [[name, *cells(scores)] for name, scores in lines.items()], texts=1))

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
+from lmms_ca_plugin.engine.fingerprint import check_profiles
 from lmms_ca_plugin.engine.generation import Generation
 from lmms_ca_plugin.engine.load import CheckpointOptions, InputOptions, describe, load
 from lmms_ca_plugin.errors import InputError, OptionError
@@ -68,7 +69,7 @@ def explain(image: Path, question: str, wanted: ExplainOptions) -> Explained:
         The maps over the base view, what was masked and cropped, and all answers.
 
     Raises:
-        InputError: No readable picture, or a question of blanks.
+        InputError: No readable picture, a question of blanks, or a layer profile of another checkpoint.
         OptionError: Options that are not allowed, or blocks that the checkpoint lacks.
         CheckpointError: The checkpoint cannot be used.
     """
@@ -77,6 +78,7 @@ def explain(image: Path, question: str, wanted: ExplainOptions) -> Explained:
     picture = read_picture(image)
     found = describe(wanted.checkpoint)
     methods = every_method.declare(found.trunk, wanted.given, wanted.checkpoint.pretrained)
+    check_profiles([declared.method for declared in methods.values() if declared.method], wanted.checkpoint)
     generation = Generation(wanted.max_new_tokens)
     _check(wanted.layers, found.trunk)
     asked = Question("explain", image.name, 0, lambda: (Message("user", question, (picture,)),), len(question))

@@ -8,10 +8,10 @@ cannot say (pictures swapped, no picture), and needs no harness.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from statistics import fmean
-from typing import Any, Literal, get_args
+from typing import Any
 
 from lmms_ca_plugin.engine.engine import Engine, Request, RunOptions
 from lmms_ca_plugin.engine.generation import Generation
@@ -26,37 +26,43 @@ from lmms_ca_plugin.tiny.benchmarks.rows import Row
 from lmms_ca_plugin.tiny.world.pictures import pictures
 from lmms_ca_plugin.tiny.world.prompts import user_text
 
-Shown = Literal["own", "swapped", "none"]
+Scenes = Callable[[Sequence[str]], Sequence[str | None]]
 _NEW_TOKENS = 16
 
 
 def evaluate(
-    pretrained: str, shown: Shown = "own", limit: int | None = None, batch_size: int = 32
-) -> dict[str, list[float]]:
+    pretrained: str, shown: Sequence[str] = ("own",), limit: int | None = None, batch_size: int = 32
+) -> dict[str, dict[str, list[float]]]:
     """Answers the mini sets greedily.
 
     Args:
         pretrained: A bundled name, a folder or a hub id.
-        shown: Every question's own picture, that of another question of the same set, or none.
+        shown: `own` shows every question's own picture, `swapped` that of another question of the same set, `none`
+            shows none.
         limit: Questions per set; all without one.
         batch_size: Questions that pass the model together.
 
     Returns:
-        By set, the main metric of every question, 0 to 1.
+        By way to show pictures and by set, the main metric of every question, 0 to 1.
 
     Raises:
         OptionError: There is no such way to show pictures.
         CheckpointError: The checkpoint cannot be used.
     """
-    if shown not in get_args(Shown):
-        raise unknown("way to show pictures", shown, get_args(Shown))
+    for way in shown:
+        if way not in SHOWN:
+            raise unknown("way to show pictures", way, SHOWN)
     options = RunOptions(batch_size=batch_size)
     engine = Engine.load("vanilla", Vanilla(), CheckpointOptions(pretrained), InputOptions(), options)
     rows = {benchmark: mini_rows(benchmark)[:limit] for benchmark in BENCHMARKS}
+    return {way: _scores(engine, rows, SHOWN[way]) for way in shown}
+
+
+def _scores(engine: Engine, rows: Mapping[str, Sequence[Row]], scenes: Scenes) -> dict[str, list[float]]:
     requests = [
         Request(_question(benchmark, number, row, scene), Generation(max_new_tokens=_NEW_TOKENS))
         for benchmark, of in rows.items()
-        for number, (row, scene) in enumerate(zip(of, _scenes(of, shown), strict=True))
+        for number, (row, scene) in enumerate(zip(of, scenes([row[SCENE] for row in of]), strict=True))
     ]
     answers = iter(engine.answer(requests))
     return {
@@ -101,19 +107,16 @@ def cells(scores: dict[str, list[float]]) -> list[str]:
     return [*written, f"{means(scores)['mean']:.1f}"]
 
 
-def _scenes(rows: Sequence[Row], shown: Shown) -> list[str | None]:
-    own = [row[SCENE] for row in rows]
-    if shown == "none":
-        return [None] * len(own)
-    if shown == "own":
-        return list(own)
+def _swapped(own: Sequence[str]) -> list[str]:
     order = list(range(len(own)))
     Random("swapped").shuffle(order)
     # A shuffled cycle gives every question the scene of another row; a row may share its own scene with that one.
-    other: list[str | None] = [None] * len(own)
-    for here, there in zip(order, order[1:] + order[:1], strict=True):
-        other[here] = own[there]
-    return other
+    there = dict(zip(order, order[1:] + order[:1], strict=True))
+    return [own[there[here]] for here in range(len(own))]
+
+
+SHOWN: dict[str, Scenes] = {"own": list, "swapped": _swapped, "none": lambda own: [None] * len(own)}
+"""Ways to show pictures: from the questions' own scenes to those that are shown."""
 
 
 def _question(benchmark: str, number: int, row: Row, scene: str | None) -> Question:
@@ -126,4 +129,4 @@ def _question(benchmark: str, number: int, row: Row, scene: str | None) -> Quest
     return Question(f"mini_{benchmark}", "test", number, conversation, len(text))
 
 
-__all__ = ["BENCHMARKS", "QUESTIONS", "Shown", "cells", "evaluate", "means", "most_frequent"]
+__all__ = ["BENCHMARKS", "QUESTIONS", "cells", "evaluate", "means", "most_frequent"]

@@ -17,6 +17,7 @@ from lmms_ca_plugin.engine.load import CheckpointOptions, InputOptions, describe
 from lmms_ca_plugin.errors import InputError, OptionError
 from lmms_ca_plugin.families._contract import Kind
 from lmms_ca_plugin.figures.explanation import Explanation, Map, explanation
+from lmms_ca_plugin.layer_profile import LayerProfile
 from lmms_ca_plugin.methods import method_names
 from lmms_ca_plugin.studies.every_method import answer, declare
 from lmms_ca_plugin.studies.explain import ExplainOptions, explain, read_picture, seen_by
@@ -226,9 +227,14 @@ def test_what_cannot_be_done_is_named(folder, monkeypatch, changed, message):
     assert not (folder / "new.png").exists() and (folder / "cup.png").read_bytes() == before
 
 
-def test_nothing_is_read_before_what_can_be_refused(folder, monkeypatch):
+def test_nothing_is_read_before_what_can_be_refused(folder, tmp_path, monkeypatch):
     monkeypatch.setattr("lmms_ca_plugin.studies.explain.load", None)
     with pytest.raises(OptionError, match="has no block 6"):
         explain(folder / "cup.png", "?", ExplainOptions(CheckpointOptions(str(folder / "llava")), layers=(6,)))
     with pytest.raises(InputError, match="no such file"):
         explain(folder / "cap.png", "?", ExplainOptions(CheckpointOptions("hub/unreachable")))
+    file = tmp_path / "profile.json"
+    file.write_text(json.dumps(LayerProfile("llava", 6, (0,), 2, 3, checkpoint_sha="0" * 64).to_json()))
+    given = {"contrastive": {"profile": str(file)}}
+    with pytest.raises(InputError, match="is of the weights 0{12}"):
+        explain(folder / "cup.png", "?", ExplainOptions(CheckpointOptions(str(folder / "llava")), given=given))

@@ -6,9 +6,10 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from lmms_ca_plugin.errors import OptionError
 from lmms_ca_plugin.scoring.documents import BENCHMARKS, score
 from lmms_ca_plugin.tiny.benchmarks.mini import QUESTIONS, SCENE, choose, mini_features, mini_rows
-from lmms_ca_plugin.tiny.evaluation import means, most_frequent
+from lmms_ca_plugin.tiny.evaluation import SHOWN, evaluate, means, most_frequent
 from lmms_ca_plugin.tiny.world.prompts import INSTRUCTIONS
 from lmms_ca_plugin.tiny.world.scenes import scene
 
@@ -55,3 +56,19 @@ def test_prompts_in_training_are_the_tasks(benchmark):
     task = yaml.load((TASKS / "ca" / f"ca_{benchmark}.yaml").read_text(), Loader)
     default = task["lmms_eval_specific_kwargs"]["default"]
     assert default == {"pre_prompt": "", "post_prompt": INSTRUCTIONS[benchmark]}
+
+
+def test_ways_to_show_pictures_are_refused_before_anything_is_loaded():
+    with pytest.raises(OptionError, match="Unknown way to show pictures 'swaped'. Did you mean 'swapped'?"):
+        evaluate("no such folder", ["own", "swaped"])
+
+
+def test_swapped_pictures_are_each_shown_once_and_never_the_row_s_own():
+    own = [f"shapes-eval-{n}" for n in range(7)]
+    shown = SHOWN["swapped"](own)
+    assert sorted(shown) == sorted(own) and all(a != b for a, b in zip(own, shown, strict=True))
+
+
+def test_the_bundled_checkpoint_needs_its_pictures():
+    found = {way: means(scores)["mean"] for way, scores in evaluate("mini", ["own", "none"], limit=6).items()}
+    assert found["own"] > found["none"] + 35
