@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from transformers import AutoModelForImageTextToText, CLIPVisionConfig, GenerationConfig, LlamaConfig, LlavaConfig
 
+from lmms_ca_plugin.devices import device_named
 from lmms_ca_plugin.errors import OptionError
 from lmms_ca_plugin.families import load_family
 from lmms_ca_plugin.families._contract import Family
@@ -29,13 +30,9 @@ def build_family(device: str, seed: int) -> Family:
     """
     if device == "cpu":
         return small_family(TinySettings("llava", seed=seed, hidden_size=576, num_heads=9, num_key_value_heads=9))
-    name, _, number = device.partition(":")
-    if name != "cuda" or (number and not number.isdecimal()):
+    where = device_named(device)
+    if where.type != "cuda":
         raise OptionError(f"device={device} is not supported. Allowed: cpu, cuda, cuda:<n>.")
-    found = torch.cuda.device_count()
-    if int(number or 0) >= found:
-        raise OptionError(f"device={device}: PyTorch finds {found} GPUs here. Take device=cpu, or another machine.")
-    where = torch.device("cuda", int(number or 0))
     return load_family("llava")(true_shape(where, seed), build_processor(TinySettings("llava")))
 
 

@@ -15,12 +15,16 @@ def models(
     name: Annotated[str | None, typer.Argument(help="One entry, with every option; all entries without one.")] = None,
 ) -> None:
     """List the entries for `lmms-eval --model`, with the options for `--model_args` and their defaults."""
-    from lmms_ca_plugin.errors import unknown
+    from lmms_ca_plugin.errors import OptionError, nearest
     from lmms_ca_plugin.methods import load_method, method_entries, method_names
 
     entries = {f"{prefix}_{entry.name}": entry.method for entry in method_entries() for prefix in ("llava", "mllm")}
     if name is not None and name not in entries:
-        raise unknown("entry", name, entries)
+        known = ", ".join(f"llava_{method}" for method in method_names())
+        raise OptionError(
+            f"Unknown entry '{name}'.{nearest(name, entries)} Allowed: {known}, "
+            "llava_layermask_L<n>, each also as mllm_..."
+        )
     console = Console()
     for method in method_names() if name is None else (entries[name],):
         cls = load_method(method)

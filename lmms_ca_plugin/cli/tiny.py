@@ -53,3 +53,12 @@ def evaluate(
     found = answer(pretrained, [way.strip() for way in shown.split(",")], limit, batch_size)
     lines = {**{f"pictures: {way}": scores for way, scores in found.items()}, "most frequent answer": most_frequent()}
     print(as_markdown(["", *BENCHMARKS, "mean"], [[name, *cells(scores)] for name, scores in lines.items()], texts=1))
+
+
+@app.command()
+def rows(folder: Annotated[Path, typer.Argument(help="For the six parquet files.")]) -> None:
+    """Write the rows of the mini sets, as the small world gives them; `tasks/mini` holds those that are shipped."""
+    from lmms_ca_plugin.tiny.benchmarks.mini import write_rows
+
+    for file in write_rows(folder):
+        print(file)

@@ -11,6 +11,7 @@ import torch
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
 from lmms_ca_plugin.checkpoints import bundled
+from lmms_ca_plugin.devices import device_named
 from lmms_ca_plugin.errors import CheckpointError, OptionError
 from lmms_ca_plugin.families import load_family
 from lmms_ca_plugin.families._contract import Family, Trunk
@@ -80,7 +81,7 @@ def describe(options: CheckpointOptions) -> Checkpoint:
 
     Raises:
         CheckpointError: No such folder, no readable config, or an unsupported type.
-        OptionError: A 16-bit dtype on a CPU.
+        OptionError: A device that is not there, or a 16-bit dtype on a CPU.
     """
     folder = Path(options.source).expanduser()
     if (folder.is_absolute() or options.source.startswith((".", "~"))) and not folder.is_dir():
@@ -143,7 +144,7 @@ def load(checkpoint: Checkpoint, inputs: InputOptions) -> Family:
 
 def _device(options: CheckpointOptions) -> torch.device:
     if options.device is not None:
-        return torch.device(options.device)
+        return device_named(options.device)
     if options.device_map == "cpu" or not torch.cuda.is_available():
         return torch.device("cpu")
     return torch.device(f"cuda:{os.environ.get('LOCAL_RANK', '0')}")
@@ -152,7 +153,8 @@ def _device(options: CheckpointOptions) -> torch.device:
 def _read(what: str, reader: Any, options: CheckpointOptions, **more: Any) -> Any:
     try:
         return reader(options.source, revision=options.revision, trust_remote_code=options.trust_remote_code, **more)
-    except (OSError, ValueError, ImportError, RuntimeError) as error:
+    except (OSError, ValueError, ImportError, RuntimeError, AttributeError, TypeError, KeyError) as error:
+        # The last three: files of a transformers release that this one does not understand.
         raise CheckpointError(
             f"pretrained={options.pretrained}: its {what} cannot be read: {error}\n"
             "Give a local folder, or a hub id that is cached here or can be reached from here."

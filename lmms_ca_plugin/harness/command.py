@@ -15,7 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lmms_ca_plugin.engine.load import CheckpointOptions
 from lmms_ca_plugin.errors import LmmsCaError
+from lmms_ca_plugin.harness.record import versions, weights
 
 SHOWN_LINES = 25
 
@@ -58,14 +60,20 @@ class HarnessRun:
             Its result file, or None where the folder holds no result.
 
         Raises:
-            LmmsCaError: The folder holds the result of another run, with which this one would be mixed up.
+            LmmsCaError: The folder holds the result of another run, of other weights or of other versions, with which
+                this one would be mixed up.
         """
-        mine = {"model": self.model, "model_args": self.arguments, "tasks": ",".join(self.tasks), "limit": self.limit}
+        checkpoint = CheckpointOptions(self.model_args["pretrained"], self.model_args.get("revision"))
+        mine: dict[str, Any] = {
+            **{"model": self.model, "model_args": self.arguments, "tasks": ",".join(self.tasks), "limit": self.limit},
+            **{"weights": weights(checkpoint), "versions": versions()},
+        }
         for file in self._results():
-            typed = json.loads(file.read_text())["config"]["resolved_cli_args"]
-            if typed["limit"] is not None:
-                typed["limit"] = int(typed["limit"])  # the harness reads --limit 6 as 6.0
-            other = {name: typed[name] for name in mine if typed[name] != mine[name]}
+            config = json.loads(file.read_text())["config"]
+            found = {**config["resolved_cli_args"], **config["batch_sizes"][0]}
+            if found["limit"] is not None:
+                found["limit"] = int(found["limit"])  # the harness reads --limit 6 as 6.0
+            other = {name: found.get(name) for name in mine if found.get(name) != mine[name]}
             if other:
                 raise LmmsCaError(f"{file} is of another run: {other}, not {mine}. Name another output folder.")
             return file

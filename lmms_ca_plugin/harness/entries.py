@@ -20,7 +20,7 @@ from lmms_eval.models.model_utils.gen_metrics import log_metrics
 from loguru import logger
 
 from lmms_ca_plugin import options
-from lmms_ca_plugin.checkpoints import default_options
+from lmms_ca_plugin.checkpoints import options_of
 from lmms_ca_plugin.engine.engine import Engine
 from lmms_ca_plugin.engine.load import CheckpointOptions, InputOptions
 from lmms_ca_plugin.engine.requests import Request, RunOptions
@@ -58,10 +58,10 @@ class Entry(lmms):  # type: ignore[misc]
             if int(os.environ.get("WORLD_SIZE", "1")) > 1 and "trace" in run:
                 run["trace"] = f"{run['trace']}.rank{os.environ['RANK']}"
             self.checkpoint = options.build(CheckpointOptions, checkpoint)
-            own = default_options(self.checkpoint.pretrained, self.entry.method)
+            chosen = {**self.entry.options, **method}
             self.engine = Engine.load(
                 self.entry.name,
-                method_class.from_options({**own, **self.entry.options, **method}),
+                method_class.from_options(options_of(self.checkpoint.pretrained, self.entry.method, chosen)),
                 self.checkpoint,
                 options.build(InputOptions, inputs),
                 options.build(RunOptions, {**run, "batch_size": batch_size}),

@@ -7,8 +7,10 @@ from typing import Any
 
 import torch
 
+from lmms_ca_plugin.engine.fingerprint import checkpoint_sha
 from lmms_ca_plugin.engine.load import CheckpointOptions
 from lmms_ca_plugin.engine.requests import RunOptions
+from lmms_ca_plugin.errors import CheckpointError
 from lmms_ca_plugin.families._contract import Family
 from lmms_ca_plugin.methods._contract import Method
 
@@ -28,7 +30,8 @@ def run_record(
         checkpoint: What it was loaded from.
 
     Returns:
-        A JSON-able dict; `commit` is None where the checkpoint is a local folder.
+        A JSON-able dict; `commit` is None where the checkpoint is a local folder, `weights` where it has no
+        safetensors files.
     """
     model = family.model
     return {
@@ -42,6 +45,7 @@ def run_record(
         "image_aspect_ratio": family.image_aspect_ratio,
         "model_type": family.trunk.model_type,
         "commit": getattr(model.config, "_commit_hash", None),
+        "weights": weights(checkpoint),
         "dtype": str(model.dtype).removeprefix("torch."),
         "device": torch.cuda.get_device_name(model.device) if _on_gpu(family) else "cpu",
         "attn_implementation": family.text_config._attn_implementation,
@@ -52,6 +56,14 @@ def run_record(
 def versions() -> dict[str, str]:
     """Lists the versions of what computes answers, by name."""
     return {name: version(package) for name, package in PACKAGES.items()}
+
+
+def weights(checkpoint: CheckpointOptions) -> str | None:
+    """Digests a checkpoint that could be loaded; None where its weights are in another format than safetensors."""
+    try:
+        return checkpoint_sha(checkpoint)
+    except CheckpointError:
+        return None
 
 
 def cost(family: Family, seconds: float) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lmms_ca_plugin.checkpoints import default_options
+from lmms_ca_plugin.checkpoints import options_of
 from lmms_ca_plugin.engine.load import CheckpointOptions, InputOptions
 from lmms_ca_plugin.errors import OptionError
 from lmms_ca_plugin.harness.study import Study, Variant
@@ -44,8 +44,8 @@ class Asked:
 
     def variant(self, name: str, method: str, x: float | None = None, **options: Any) -> Variant:
         """Makes a variant: the checkpoint's own options, then the user's, then the study's."""
-        known = default_options(self.checkpoint.pretrained, method)
-        return Variant(name, method, {**known, **self.given.get(method, {}), **options}, x)
+        given = {**self.given.get(method, {}), **options}
+        return Variant(name, method, options_of(self.checkpoint.pretrained, method, given), x)
 
     def study(self, name: str, variants: Sequence[Variant]) -> Study:
         """Makes a study of variants with these settings, in a folder of its name."""

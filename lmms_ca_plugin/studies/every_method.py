@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lmms_ca_plugin.checkpoints import default_options
+from lmms_ca_plugin.checkpoints import options_of
 from lmms_ca_plugin.engine.engine import Answer, Engine, Request, RunOptions
 from lmms_ca_plugin.engine.generation import Generation
 from lmms_ca_plugin.errors import GenerationError, LmmsCaError
@@ -70,7 +70,7 @@ def declare(trunk: Trunk, given: Mapping[str, Mapping[str, Any]], pretrained: st
     methods = {}
     for name in sorted(method_names(), key=lambda name: (name != BASELINE, name)):
         cls, required = load_method(name), name == BASELINE or bool(given.get(name))
-        options = {**default_options(pretrained, name), **given.get(name, {})}
+        options = options_of(pretrained, name, given.get(name, {}))
         maps = {"log_maps": True} if "log_maps" in option_types(cls) else {}
         try:
             method = cls.from_options({**options, **maps})

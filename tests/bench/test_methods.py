@@ -34,7 +34,7 @@ def family():
 
 @pytest.fixture(scope="module")
 def costs(family):
-    return {c.name: c for c in measure(family, BenchOptions(pairs=2, batch_size=2, new_tokens=3))}
+    return {c.name: c for c in measure(family, BenchOptions(pairs=2, new_tokens=3))}
 
 
 # ---- what is concluded -----------------------------------------------------------------------------------------------
@@ -199,7 +199,8 @@ def test_the_true_shape_is_that_of_the_7b():
 @pytest.mark.parametrize(
     ("device", "message"),
     [
-        ("gpu", "device=gpu is not supported. Allowed: cpu, cuda, cuda:<n>."),
+        ("gpu", "device=gpu is no device of PyTorch. Allowed: cpu, cuda, cuda:<n>"),
+        ("meta", "device=meta is not supported. Allowed: cpu, cuda, cuda:<n>."),
         ("cuda:99", "device=cuda:99: PyTorch finds"),
     ],
 )

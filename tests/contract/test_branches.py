@@ -62,9 +62,7 @@ def test_every_method_is_tried_here():
     assert len(TOGETHER) > 20
 
 
-@pytest.mark.parametrize(
-    ("setting", "batch_size"), [("greedy", 1), ("greedy", 3), ("greedy", 8), ("sampled", 3), ("until", 3)]
-)
+@pytest.mark.parametrize(("setting", "batch_size"), [("greedy", 1), ("greedy", 3), ("sampled", 3), ("until", 8)])
 def test_tokens_and_logs_are_those_of_runs_alone(family, alone, setting, batch_size):
     branched = telling_ids(Branched(family, TOGETHER, RunOptions(batch_size=batch_size)))
     requests = [Request(question, Generation(**SETTINGS[setting])) for question in QUESTIONS]

@@ -1,12 +1,18 @@
 """The `lmms-eval` command itself, as people type it. Each call costs half a minute of imports, so there are few."""
 
 import json
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
+import lmms_eval.__main__ as harness
+import lmms_eval.tasks
 import pytest
 
+from lmms_ca_plugin.engine.load import CheckpointOptions
 from lmms_ca_plugin.errors import LmmsCaError
 from lmms_ca_plugin.harness.command import HarnessRun
+from lmms_ca_plugin.harness.record import versions, weights
 
 LAYERS = {"review_layer": 4, "scope": "0:1:2", "rho": 0.5}
 TYPED = ("gqa", "textvqa")  # the second is a group, whose test split carries no answers
@@ -14,30 +20,23 @@ TYPED = ("gqa", "textvqa")  # the second is a group, whose test split carries no
 
 @pytest.fixture(scope="module")
 def runs(suite, checkpoint, tmp_path_factory):
-    """Three commands side by side: batch 1, batch 4, and one that fails."""
+    """Two commands side by side: batch 1 and batch 4."""
 
-    def run(name, batch_size, tasks, **options):
+    def run(name, batch_size, tasks):
         own_cache = {"HF_DATASETS_CACHE": str(tmp_path_factory.mktemp("cache")), "OMP_NUM_THREADS": "1"}
         call = HarnessRun(
             "llava_contrastive",
-            {"pretrained": checkpoint, **LAYERS, **options},
+            {"pretrained": checkpoint, **LAYERS},
             tasks,
             tmp_path_factory.mktemp(name),
             batch_size=batch_size,
             folder=suite.folder,
             environment={**suite.environment, **own_cache},
         )
-        try:
-            return call()
-        except LmmsCaError as error:
-            return error
+        return call()
 
     with ThreadPoolExecutor(2) as pool:
-        calls = [
-            pool.submit(run, "one", 1, TYPED),
-            pool.submit(run, "four", 4, (*TYPED, "ca_docvqa")),
-            pool.submit(run, "fails", 4, TYPED, rho=3),
-        ]
+        calls = [pool.submit(run, "one", 1, TYPED), pool.submit(run, "four", 4, (*TYPED, "ca_docvqa"))]
         return [call.result() for call in calls]
 
 
@@ -48,7 +47,7 @@ def samples(result, task):
 
 
 def test_batch_one_and_batch_four_answer_alike(runs):
-    one, four, _ = runs
+    one, four = runs
     for task, number in (("gqa", 15), ("textvqa_val", 15), ("textvqa_test", 4)):
         assert len(samples(one, task)) == number
         assert samples(one, task) == samples(four, task)
@@ -68,12 +67,22 @@ def test_the_bare_command_finds_our_tasks(runs):
     assert len(samples(runs[1], "ca_docvqa")) == 19
 
 
-def test_a_failure_in_our_entry_ends_the_command_with_status_1(runs):
-    error = runs[2]
-    assert isinstance(error, LmmsCaError)
-    assert "llava_contrastive ended with status 1" in str(error) and "rho=3 is not a share" in str(error).replace(
-        "3.0", "3"
-    )
+def test_a_failure_in_our_entry_ends_the_command_with_status_1(in_suite, checkpoint, tmp_path, monkeypatch):
+    """The harness's own main function, in this process: it catches what fails, and must not catch this."""
+    own = str(Path(lmms_eval.tasks.__file__).parent / "gqa")
+    only_gqa = lmms_eval.tasks.TaskManager("ERROR", include_path=own, include_defaults=False)
+    monkeypatch.setattr(harness, "TaskManager", lambda *_, **__: only_gqa)
+    run = HarnessRun("llava_contrastive", {"pretrained": checkpoint, **LAYERS, "rho": 3}, ("gqa",), tmp_path)
+    monkeypatch.setattr(sys, "argv", run.command)
+    with pytest.raises(SystemExit) as ended:
+        harness.cli_evaluate()
+    assert ended.value.code == 1
+
+
+def test_a_command_that_fails_shows_the_end_of_its_log(tmp_path, monkeypatch):
+    monkeypatch.setattr(HarnessRun, "command", [sys.executable, "-c", "raise SystemExit('rho=3 is not a share')"])
+    with pytest.raises(LmmsCaError, match="llava_vanilla ended with status 1(.|\n)*rho=3 is not a share"):
+        HarnessRun("llava_vanilla", {}, ("gqa",), tmp_path)()
 
 
 def test_a_command_without_a_result_file_is_an_error(tmp_path, monkeypatch):
@@ -81,3 +90,36 @@ def test_a_command_without_a_result_file_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr(HarnessRun, "command", ["true"])
     with pytest.raises(LmmsCaError, match="left 0 result files, not 1"):
         HarnessRun("llava_vanilla", {}, ("gqa",), tmp_path)()
+
+
+# ---- what an earlier run left ----------------------------------------------------------------------------------------
+def left(folder, **changed):
+    """A run's result file as the harness leaves it, with what tells runs apart, and the run."""
+    run = HarnessRun("llava_vanilla", {"pretrained": "mini"}, ("mini",), folder, limit=6)
+    typed = {"model": run.model, "model_args": run.arguments, "tasks": "mini", "limit": 6.0}
+    record = {"weights": weights(CheckpointOptions("mini")), "versions": versions()}
+    config = {
+        "resolved_cli_args": {name: changed.get(name, value) for name, value in typed.items()},
+        "batch_sizes": [{name: changed.get(name, value) for name, value in record.items()}],
+    }
+    file = folder / "mini" / "20261126_results.json"
+    file.parent.mkdir()
+    file.write_text(json.dumps({"config": config}))
+    return run, file
+
+
+def test_an_earlier_result_of_the_same_run_is_found(tmp_path):
+    run, file = left(tmp_path)
+    assert run.earlier() == file
+    assert HarnessRun("llava_vanilla", {"pretrained": "mini"}, ("mini",), tmp_path / "new").earlier() is None
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"limit": None}, {"model_args": "pretrained=other"}, {"weights": "0" * 64}, {"versions": {"torch": "1.0"}}],
+    ids=lambda changed: next(iter(changed)),
+)
+def test_an_earlier_result_of_another_run_is_refused(tmp_path, changed):
+    run, _ = left(tmp_path, **changed)
+    with pytest.raises(LmmsCaError, match="is of another run: .*Name another output folder"):
+        run.earlier()

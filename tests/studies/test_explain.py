@@ -11,6 +11,7 @@ from steps import texts
 from toys import SMALL, ask, make_family, photo
 from typer.testing import CliRunner
 
+from lmms_ca_plugin.checkpoints import options_of
 from lmms_ca_plugin.cli import build
 from lmms_ca_plugin.engine.generation import Generation
 from lmms_ca_plugin.engine.load import CheckpointOptions, InputOptions, describe, load
@@ -181,11 +182,17 @@ def test_what_fails_later_than_at_its_options_is_listed_too():
 
 def test_a_bundled_checkpoint_brings_its_options_along(monkeypatch):
     brought = {"contrastive": {"review_layer": 4, "scope": [1, 2]}, "vicrop": {"layer": 2}}
-    monkeypatch.setattr("lmms_ca_plugin.studies.every_method.default_options", lambda _, name: brought.get(name, {}))
+    monkeypatch.setattr("lmms_ca_plugin.checkpoints._brought", lambda _, name: brought.get(name, {}))
     declared = declare(make_family("llava").trunk, {"contrastive": {"scope": "0:1"}}, "mini")
     assert declared["contrastive"].options == {"review_layer": 4, "scope": "0:1"}
     assert declared["contrastive"].required and not declared["vicrop"].required
     assert declared["vicrop"].method is not None and declared["vicrop"].method.describe()["layer"] == 2
+
+
+def test_a_profile_names_all_that_a_checkpoint_would_bring():
+    assert options_of("mini", "contrastive", {"rho": 0.1}).keys() > {"scope", "review_layer", "rho"}
+    assert options_of("mini", "contrastive", {"profile": "p.json"}) == {"profile": "p.json"}
+    assert options_of("elsewhere/mini", "contrastive", {"rho": 0.1}) == {"rho": 0.1}
 
 
 def test_a_method_whose_options_were_given_must_run():

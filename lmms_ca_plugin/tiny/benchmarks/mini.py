@@ -12,10 +12,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from itertools import chain, islice, zip_longest
+from pathlib import Path
 from random import Random
 from typing import Any, TypeVar
 
-from datasets import Features, Value
+from datasets import Dataset, Features, Value
 
 from lmms_ca_plugin.tiny.benchmarks import rows, schemas
 from lmms_ca_plugin.tiny.benchmarks.rows import Row
@@ -104,6 +105,23 @@ def mini_rows(benchmark: str) -> list[Row]:
     """
     form, _ = _FORMS[benchmark]
     return [{**form(chosen), SCENE: chosen.scene.name} for chosen in choose(benchmark)]
+
+
+def write_rows(folder: Path) -> list[Path]:
+    """Writes all rows, one parquet file per mini set.
+
+    Args:
+        folder: Where to; `tasks/mini` holds those that are shipped. Files of the same name are overwritten.
+
+    Returns:
+        The files.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    files = []
+    for benchmark in _FORMS:
+        files.append(folder / f"mini_{benchmark}.parquet")
+        Dataset.from_list(mini_rows(benchmark), features=mini_features(benchmark)).to_parquet(files[-1])
+    return files
 
 
 @cache

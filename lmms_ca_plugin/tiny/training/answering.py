@@ -10,10 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lmms_ca_plugin.tiny.training.lessons import DESCRIPTION, IGNORED, Lesson
-from lmms_ca_plugin.tiny.world.questions import BENCHMARKS
-
-SET_NAMES = (*BENCHMARKS, "description")
+from lmms_ca_plugin.tiny.training.lessons import IGNORED, Lesson
 
 
 class Answering(nn.Module):
@@ -57,21 +54,6 @@ class Answering(nn.Module):
         logits, labels = self.logits(lesson)
         return nn.functional.cross_entropy(logits.float(), labels)
 
-    @torch.no_grad()
-    def accuracy(self, lesson: Lesson) -> dict[str, list[bool]]:
-        """Says of every answer, by set, whether greedy decoding would give it (all its tokens are the likeliest)."""
-        logits, labels = self.logits(lesson)
-        right = (logits.argmax(-1) == labels).cpu()  # (a,)
-        given = lesson.labels != IGNORED
-        rows = torch.arange(len(given))[:, None].expand_as(given)
-        answers = torch.stack([rows, lesson.segments, lesson.sets], -1)[given]  # (a, 3)
-        which, inverse = torch.unique(answers, dim=0, return_inverse=True)
-        wrong = torch.zeros(len(which)).index_add_(0, inverse, (~right).float())
-        found: dict[str, list[bool]] = {name: [] for name in SET_NAMES}
-        for (_, _, benchmark), mistakes in zip(which.tolist(), wrong.tolist(), strict=True):
-            found[SET_NAMES[benchmark]].append(mistakes == 0)
-        return found
-
 
 def attends(segments: Tensor) -> Tensor:
     """Says which positions each one sees: the picture, and what stands before it in its own question.
@@ -86,6 +68,3 @@ def attends(segments: Tensor) -> Tensor:
     causal = torch.ones(length, length, dtype=torch.bool, device=segments.device).tril()
     same = segments[:, :, None] == segments[:, None, :]
     return causal & (same | (segments == 0)[:, None, :])
-
-
-assert SET_NAMES[DESCRIPTION] == "description"

@@ -8,7 +8,7 @@ Axis letters: b pictures, s packed positions.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from random import Random
@@ -22,23 +22,55 @@ from torch.utils.data import Dataset
 from lmms_ca_plugin.families.llava import VICUNA_V1_SYSTEM
 from lmms_ca_plugin.tiny.tokenizer import IMAGE, build_tokenizer
 from lmms_ca_plugin.tiny.training.views import View, some_view
+from lmms_ca_plugin.tiny.world import practice
 from lmms_ca_plugin.tiny.world.captions import REQUEST, caption
 from lmms_ca_plugin.tiny.world.prompts import user_text
-from lmms_ca_plugin.tiny.world.questions import BENCHMARKS, load
+from lmms_ca_plugin.tiny.world.questions import BENCHMARKS, Asked, gqa, load
 from lmms_ca_plugin.tiny.world.render import render
-from lmms_ca_plugin.tiny.world.scenes import Scene, Split, scene
+from lmms_ca_plugin.tiny.world.scenes import Scene, scene
 
-LENGTH = 176  # positions of the questions behind a picture; about 13 questions
-DESCRIPTION = len(BENCHMARKS)  # the number that stands for descriptions among the sets
+LENGTH = 176  # positions of the questions behind a picture; about 13 questions, or fewer with a description
 IGNORED = -100
 _TWO_VIEWS_EVERY = 8  # batches; half as many pictures, each with a crop beside it
-_KINDS: dict[str, tuple[float, dict[str, float]]] = {
-    "shapes": (0.45, {"gqa": 0.55, "vqav2": 0.25, "okvqa": 0.2}),
-    "street": (0.22, {"textvqa": 0.7, "vqav2": 0.3}),
-    "page": (0.24, {"docvqa": 1.0}),
-    "snap": (0.09, {"vizwiz": 1.0}),
-}
 _TRIES = 60
+
+
+@dataclass(frozen=True)
+class Course:
+    """What lessons are about.
+
+    Attributes:
+        scenes: Kinds of scenes, and how often each is shown.
+        asked: For each kind, how often each maker in `_MAKERS` asks.
+        described: Whether each picture is described, too.
+    """
+
+    scenes: Mapping[str, float]
+    asked: Mapping[str, Mapping[str, float]]
+    described: bool
+
+
+_MAKERS: dict[str, tuple[str, Callable[[Scene, Random], Asked | None]]] = {
+    **{benchmark: (benchmark, load(benchmark).ask) for benchmark in BENCHMARKS},
+    "gqa_of_two": ("gqa", gqa.ask_about_two),
+    "practice": ("gqa", practice.ask),
+}
+"""Who asks, and the set in whose words."""
+
+_ELSEWHERE = {"street": {"textvqa": 0.7, "vqav2": 0.3}, "page": {"docvqa": 1.0}, "snap": {"vizwiz": 1.0}}
+COURSES = {
+    "answering": Course(
+        {"shapes": 0.45, "street": 0.22, "page": 0.24, "snap": 0.09},
+        {"shapes": {"gqa": 0.55, "vqav2": 0.25, "okvqa": 0.2}, **_ELSEWHERE},
+        described=True,
+    ),
+    # Among all else, comparisons are a fiftieth of the answer tokens, and stay at chance when the rest is learned.
+    "comparing": Course(
+        {"shapes": 0.62, "street": 0.14, "page": 0.16, "snap": 0.08},
+        {"shapes": {"gqa_of_two": 0.5, "practice": 0.25, "gqa": 0.12, "vqav2": 0.07, "okvqa": 0.06}, **_ELSEWHERE},
+        described=False,
+    ),
+}
 Encoded = tuple[tuple[int, ...], tuple[int, ...]]
 
 
@@ -53,7 +85,6 @@ class Lesson:
             padding.
         positions: (b, s).
         labels: (b, s): the token that should come next where an answer is given, else `IGNORED`.
-        sets: (b, s): the number in `BENCHMARKS` of the set that the position's question is of.
     """
 
     pixels: Tensor | None
@@ -61,7 +92,6 @@ class Lesson:
     segments: Tensor
     positions: Tensor
     labels: Tensor
-    sets: Tensor
 
 
 @lru_cache(maxsize=200_000)
@@ -90,21 +120,22 @@ def prefix(views: int, view_tokens: int) -> tuple[int, ...]:
     return (tokenizer.bos_token_id, *_ids(f"{VICUNA_V1_SYSTEM} USER:{shown}"))
 
 
-Question = tuple[int, str, str]
-"""Number of the set, what the user says, the answer."""
+Question = tuple[str, str]
+"""What the user says, and the answer."""
 
 
-def questions(shown: Scene, draw: Random) -> Iterator[Question]:
-    """Asks about a scene until little new comes; a description is asked for first."""
-    yield DESCRIPTION, REQUEST, caption(shown)
-    _, weights = _KINDS[shown.name.partition("-")[0]]
+def questions(shown: Scene, draw: Random, course: Course) -> Iterator[Question]:
+    """Asks about a scene until little new comes; a description is asked for first, if at all."""
+    if course.described:
+        yield REQUEST, caption(shown)
+    weights = course.asked[shown.name.partition("-")[0]]
     asked: set[str] = set()
     for _ in range(_TRIES):
-        benchmark = draw.choices(tuple(weights), tuple(weights.values()))[0]
-        made = load(benchmark).ask(shown, draw)
+        benchmark, ask = _MAKERS[draw.choices(tuple(weights), tuple(weights.values()))[0]]
+        made = ask(shown, draw)
         if made is not None and made.question not in asked:
             asked.add(made.question)
-            yield BENCHMARKS.index(benchmark), user_text(benchmark, made.question), made.answer
+            yield user_text(benchmark, made.question), made.answer
 
 
 @dataclass(frozen=True)
@@ -115,6 +146,7 @@ class LessonData(Dataset[Lesson]):
         image_processor: The checkpoint's own; None teaches a model that sees no picture.
         batch: Pictures in a batch.
         view_tokens: Tokens of a picture.
+        course: What the lessons are about, a name of `COURSES`.
         split: Which scenes are shown.
         seed: Of scenes and questions.
     """
@@ -122,18 +154,19 @@ class LessonData(Dataset[Lesson]):
     image_processor: Any
     batch: int
     view_tokens: int
-    split: Split = "train"
+    course: str
     seed: int = 0
 
     def __getitem__(self, step: int) -> Lesson:
         """Draws the lesson of a step."""
-        draw = Random(f"lesson:{self.seed}:{self.split}:{step}")
+        course = COURSES[self.course]
+        draw = Random(f"{self.course}:{self.seed}:{step}")
         views = 0 if self.image_processor is None else 2 if step % _TWO_VIEWS_EVERY == _TWO_VIEWS_EVERY - 1 else 1
         rows, images = [], []
         for _ in range(self.batch // max(views, 1)):
-            kind = draw.choices(tuple(_KINDS), [weight for weight, _ in _KINDS.values()])[0]
-            shown = scene(f"{kind}-{self.split}-{draw.getrandbits(40)}")
-            rows.append(_fitting(questions(shown, draw)))
+            kind = draw.choices(tuple(course.scenes), tuple(course.scenes.values()))[0]
+            shown = scene(f"{kind}-train-{draw.getrandbits(40)}")
+            rows.append(_fitting(questions(shown, draw, course)))
             if views:
                 image = render(shown).image
                 images += [view.cut(image) for view in (View(), some_view(Random(shown.name), 1.0))[:views]]
@@ -150,7 +183,7 @@ def _fitting(asked: Iterable[Question]) -> list[Question]:
     """Takes questions as long as they fit behind a picture."""
     left, taken = LENGTH, []
     for question in asked:
-        left -= sum(map(len, _encoded(*question[1:])))
+        left -= sum(map(len, _encoded(*question)))
         if left < 0:
             break
         taken.append(question)
@@ -159,20 +192,19 @@ def _fitting(asked: Iterable[Question]) -> list[Question]:
 
 def _pack(rows: Sequence[Sequence[Question]], before: tuple[int, ...], pixels: Tensor | None) -> Lesson:
     end = build_tokenizer_once().eos_token_id
-    columns: dict[str, list[Tensor]] = {name: [] for name in ("ids", "segments", "positions", "labels", "sets")}
+    columns: dict[str, list[Tensor]] = {name: [] for name in ("ids", "segments", "positions", "labels")}
     for row in rows:
         ids, segments, positions = list(before), [0] * len(before), list(range(len(before)))
-        labels, sets = [IGNORED] * len(before), [-1] * len(before)
-        for number, (benchmark, said, answer) in enumerate(row, 1):
+        labels = [IGNORED] * len(before)
+        for number, (said, answer) in enumerate(row, 1):
             question, given = _encoded(said, answer)
             length = len(question) + len(given)  # the end token is only ever a label
             ids += [*question, *given]
             segments += [number] * length
             positions += range(len(before), len(before) + length)
             labels += [IGNORED] * (len(question) - 1) + [*given, end]
-            sets += [benchmark] * length
-        for name, values in zip(columns, (ids, segments, positions, labels, sets), strict=True):
+        for name, values in zip(columns, (ids, segments, positions, labels), strict=True):
             columns[name].append(torch.tensor(values))
-    fills = {"ids": end, "segments": -1, "positions": 0, "labels": IGNORED, "sets": -1}
+    fills = {"ids": end, "segments": -1, "positions": 0, "labels": IGNORED}
     padded = {name: pad_sequence(rows, True, fills[name]) for name, rows in columns.items()}
-    return Lesson(pixels, padded["ids"], padded["segments"], padded["positions"], padded["labels"], padded["sets"])
+    return Lesson(pixels, padded["ids"], padded["segments"], padded["positions"], padded["labels"])

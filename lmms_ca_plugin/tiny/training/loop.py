@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+from lmms_ca_plugin.devices import device_named
 from lmms_ca_plugin.errors import InputError
 
 Precision = Literal["float32", "bfloat16"]
@@ -63,11 +64,17 @@ class Machine:
         device: E.g. `cpu` or `cuda`.
         precision: Of the products; weights, norms and losses are float32 all the same.
         workers: Processes that draw pictures and questions.
+
+    Raises:
+        OptionError: There is no such device.
     """
 
     device: str = "cpu"
     precision: Precision = "float32"
     workers: int = 1
+
+    def __post_init__(self) -> None:
+        device_named(self.device)
 
 
 @dataclass(frozen=True)
@@ -90,24 +97,26 @@ def train(
     loss: Callable[[Any], Tensor],
     schedule: Schedule,
     machine: Machine,
-    file: Path,
+    seed: int,
+    folder: Path,
 ) -> Trained:
-    """Trains until the schedule's end, from where the file stands.
+    """Trains until the schedule's end, from where the stage's checkpoint stands.
 
     Args:
-        name: The stage, for the progress bar.
+        name: The stage, for the progress bar and the checkpoint, `<name>.pt`.
         modules: What learns; those of its parameters that require a gradient.
         data: Batches by step.
         loss: Batch -> ().
         schedule: How long and how fast.
         machine: Where.
-        file: The checkpoint; read if it is there, written every two minutes and at the end.
+        seed: What the data and the first weights come from; kept beside the state.
+        folder: Of the checkpoint, which is read if it is there, and written every two minutes and at the end.
 
     Returns:
         What it took.
 
     Raises:
-        InputError: The checkpoint is of another schedule or model, or the loss is not a number.
+        InputError: The checkpoint is of another schedule, seed or model, or the loss is not a number.
     """
     learning = [p for p in modules.parameters() if p.requires_grad]
     groups: list[dict[str, Any]] = [
@@ -115,7 +124,8 @@ def train(
         {"params": [p for p in learning if p.ndim < 2], "weight_decay": 0.0},
     ]
     optimizer = torch.optim.AdamW(groups, betas=_BETAS, weight_decay=_WEIGHT_DECAY)
-    first, seconds = _resume(file, modules, optimizer, schedule)
+    file = folder / f"{name}.pt"
+    first, seconds = _resume(file, modules, optimizer, schedule, seed)
     precise = machine.precision == "float32"
     steps = range(first, schedule.steps)
     ahead = _AHEAD if machine.workers else None
@@ -139,25 +149,27 @@ def train(
             progress.update()
             if step + 1 == schedule.steps or monotonic() - saved > _SAVE_EVERY:
                 done = Trained(step + 1, seconds + perf_counter() - begun)
-                _save(file, modules, optimizer, schedule, done)
+                _save(file, modules, optimizer, schedule, seed, done)
                 saved = monotonic()
     return Trained(schedule.steps, seconds + perf_counter() - begun)
 
 
-def _save(file: Path, modules: nn.Module, optimizer: Any, schedule: Schedule, done: Trained) -> None:
-    state = {"modules": modules.state_dict(), "optimizer": optimizer.state_dict(), "schedule": schedule, "done": done}
+def _save(file: Path, modules: nn.Module, optimizer: Any, schedule: Schedule, seed: int, done: Trained) -> None:
+    learned = {"modules": modules.state_dict(), "optimizer": optimizer.state_dict()}
+    state = {**learned, "schedule": schedule, "seed": seed, "done": done}
     half = file.with_suffix(".half")
     torch.save(state, half)
     half.replace(file)
 
 
-def _resume(file: Path, modules: nn.Module, optimizer: Any, schedule: Schedule) -> tuple[int, float]:
+def _resume(file: Path, modules: nn.Module, optimizer: Any, schedule: Schedule, seed: int) -> tuple[int, float]:
     if not file.exists():
         return 0, 0.0
     with torch.serialization.safe_globals([Schedule, Trained]):
         state = torch.load(file, map_location="cpu")
-    if state["schedule"] != schedule:
-        raise InputError(f"{file} is of another schedule: {state['schedule']}, not {schedule}. Name another folder.")
+    for what, mine in (("schedule", schedule), ("seed", seed)):
+        if state[what] != mine:
+            raise InputError(f"{file} is of another {what}: {state[what]}, not {mine}. Name another folder.")
     try:
         modules.load_state_dict(state["modules"])
         optimizer.load_state_dict(state["optimizer"])

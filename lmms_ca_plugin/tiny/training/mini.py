@@ -1,7 +1,8 @@
 """Trains the bundled checkpoint, from nothing to a folder that `from_pretrained` loads.
 
 Rule: the vision tower learns first and is then left alone; projector and language model learn on top of it, as in
-LLaVA's recipe. A text-only model for comparison has the same size and learns the same lessons without their pictures.
+LLaVA's recipe: first to answer everything, then most of all to compare two things. A text-only model for comparison has
+the same size and learns the same lessons without their pictures.
 """
 
 from __future__ import annotations
@@ -16,12 +17,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from lmms_ca_plugin.errors import unknown
+from lmms_ca_plugin.errors import InputError, unknown
 from lmms_ca_plugin.tiny.model import untrained_model
+from lmms_ca_plugin.tiny.portable import make_portable
 from lmms_ca_plugin.tiny.processor import build_processor
 from lmms_ca_plugin.tiny.settings import TinySettings
 from lmms_ca_plugin.tiny.training.answering import Answering
-from lmms_ca_plugin.tiny.training.lessons import LessonData
+from lmms_ca_plugin.tiny.training.lessons import COURSES, LessonData
 from lmms_ca_plugin.tiny.training.loop import Machine, Schedule, Trained, train
 from lmms_ca_plugin.tiny.training.seeing import Seeing, SeeingData
 
@@ -45,16 +47,30 @@ MINI = TinySettings(
 
 @dataclass(frozen=True)
 class Plan:
-    """Schedules of the two stages, and of the text-only model, which soon knows all that text tells."""
+    """Schedules of the stages; the text-only model's are shorter, for it soon knows all that text tells."""
 
     seeing: Schedule
     answering: Schedule
-    blind: Schedule
+    comparing: Schedule
+    blind_answering: Schedule
+    blind_comparing: Schedule
 
 
 PLANS = {
-    "cpu": Plan(Schedule(9_000, 64, 2e-3), Schedule(5_500, 24, 2e-3), Schedule(1_500, 24, 2e-3)),
-    "gpu": Plan(Schedule(8_000, 256, 3e-3), Schedule(20_000, 96, 3e-3), Schedule(4_000, 96, 3e-3)),
+    "cpu": Plan(
+        Schedule(9_000, 64, 2e-3),
+        Schedule(5_500, 24, 2e-3),
+        Schedule(2_500, 24, 1e-3),
+        Schedule(1_500, 24, 2e-3),
+        Schedule(500, 24, 1e-3),
+    ),
+    "gpu": Plan(
+        Schedule(8_000, 256, 3e-3),
+        Schedule(20_000, 96, 3e-3),
+        Schedule(5_000, 96, 1e-3),
+        Schedule(4_000, 96, 3e-3),
+        Schedule(1_000, 96, 1e-3),
+    ),
 }
 """What fits a machine: 2 CPU cores in a night, or a GPU in well under an hour of computing."""
 
@@ -86,8 +102,10 @@ def train_mini(folder: Path, plan: Plan, machine: Machine, seed: int = 0, *, bli
         The checkpoint's folder, with a record of the training beside the weights.
 
     Raises:
-        InputError: The folder holds the states of another training.
+        InputError: The folder holds the states of another training, or is a file.
     """
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file; a training needs a folder. Name another.")
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
     model: Any = untrained_model(MINI).to(machine.device)
@@ -96,13 +114,15 @@ def train_mini(folder: Path, plan: Plan, machine: Machine, seed: int = 0, *, bli
     if not blind:
         seeing = Seeing(model.model.vision_tower, MINI.vision_width).to(machine.device)
         views = SeeingData(processor.image_processor, plan.seeing.batch, MINI.image_size // MINI.patch_size, seed)
-        took["seeing"] = train("seeing", seeing, views, seeing.loss, plan.seeing, machine, folder / "seeing.pt")
+        took["seeing"] = train("seeing", seeing, views, seeing.loss, plan.seeing, machine, seed, folder)
     model.model.vision_tower.requires_grad_(False).eval()
     answering = Answering(model)
-    name, schedule = ("blind", plan.blind) if blind else ("answering", plan.answering)
     shown = None if blind else processor.image_processor
-    lessons = LessonData(shown, schedule.batch, MINI.view_tokens, seed=seed)
-    took[name] = train(name, answering, lessons, answering.loss, schedule, machine, folder / f"{name}.pt")
+    for course in COURSES:
+        name = f"blind_{course}" if blind else course
+        schedule: Schedule = getattr(plan, name)
+        lessons = LessonData(shown, schedule.batch, MINI.view_tokens, course, seed)
+        took[name] = train(name, answering, lessons, answering.loss, schedule, machine, seed, folder)
     return _save(folder / ("blind" if blind else "mini"), model, processor, plan, machine, seed, took)
 
 
@@ -118,6 +138,7 @@ def _save(
     whole: Any = model.to("cpu", torch.float16).eval()  # half the size; read back as float32 on a CPU
     whole.save_pretrained(folder)
     processor.save_pretrained(folder)
+    make_portable(folder)
     packages = ("torch", "transformers", "pillow", "lmms-ca")
     record = {
         "seed": seed,

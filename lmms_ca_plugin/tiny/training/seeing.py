@@ -83,14 +83,3 @@ class Seeing(nn.Module):
             for name, logits in self.logits(pixels.to(device)).items()
         ]
         return torch.stack(losses).sum()
-
-    @torch.no_grad()
-    def accuracy(self, batch: Batch) -> dict[str, float]:
-        """Share of right labels by head, among the patches that show something of its kind."""
-        pixels, wanted = batch
-        device = next(self.parameters()).device
-        right = {}
-        for name, logits in self.logits(pixels.to(device)).items():
-            label = wanted[name].to(device)
-            right[name] = float((logits.argmax(-1) == label)[label > 0].float().mean())
-        return right

@@ -29,6 +29,11 @@ def ask(scene: Scene, draw: Random) -> Asked | None:
     return draw.choices(tuple(_MAKERS), tuple(_MAKERS.values()))[0](scene, draw)
 
 
+def ask_about_two(scene: Scene, draw: Random) -> Asked | None:
+    """Asks about two things of a scene and what is between them; None where the scene does not allow it."""
+    return draw.choice(_ABOUT_TWO)(scene, draw)
+
+
 def _one(scene: Scene, draw: Random, hidden: str = "") -> tuple[Thing, str] | None:
     named = [(thing, name) for thing in scene.things for name in names(thing, scene.things, hidden)]
     return draw.choice(named) if named else None
@@ -59,16 +64,18 @@ def _choose(scene: Scene, draw: Random) -> Asked | None:
 
 
 def beside(scene: Scene, thing: Thing, relation: str) -> Thing | None:
-    """Finds the only thing that lies from `thing` in a direction, in the same row or column."""
+    """Finds the only thing that lies from `thing` in a direction, if it is in the same row or column.
+
+    So the answer is the same whether "to the left of" is read as next to it or as anywhere on that side.
+    """
     down, across = RELATIONS[relation]
     there = [
-        other
-        for other in scene.things
-        if (other.row - thing.row) * across == 0
-        and (other.column - thing.column) * down == 0
-        and (other.row - thing.row) * down + (other.column - thing.column) * across > 0
+        other for other in scene.things if (other.row - thing.row) * down + (other.column - thing.column) * across > 0
     ]
-    return there[0] if len(there) == 1 else None
+    if len(there) != 1:
+        return None
+    (only,) = there
+    return only if (only.row == thing.row if across else only.column == thing.column) else None
 
 
 def _related(scene: Scene, draw: Random) -> Asked | None:
@@ -153,3 +160,4 @@ def _same(scene: Scene, draw: Random) -> Asked | None:
 
 
 _MAKERS = {_attribute: 3, _choose: 1, _related: 4, _side: 1, _verify: 2, _same: 2}
+_ABOUT_TWO = (_related, _side, _verify, _verify, _same, _same)

@@ -1,4 +1,7 @@
-"""mini_vizwiz: snapshots of one thing, asked as one asks a helper; some cannot be answered."""
+"""mini_vizwiz: snapshots of one thing, asked as one asks a helper; some cannot be answered.
+
+A blurred picture still shows its colors, so nobody asks for them: whether they can be told would be a matter of taste.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,8 @@ def ask(scene: Scene, draw: Random) -> Asked | None:
     """Asks one question; None where the scene does not allow the kind that was drawn."""
     kind = draw.choice(("says", "color", "what"))
     if (kind == "what" and scene.signs) or (kind == "says" and scene.things and draw.random() < 0.7):
+        return None
+    if kind == "color" and scene.quality == "blurred":
         return None
     question = draw.choice({"says": _SAYS, "color": _COLOR, "what": _WHAT}[kind])
     shown = (scene.things or scene.signs)[0]

@@ -1,4 +1,7 @@
-"""mini_vqav2: yes/no, number and other questions with ten annotators, some of whom disagree."""
+"""mini_vqav2: yes/no, number and other questions with ten annotators, some of whom disagree.
+
+Where there are signs, only they are asked about: whether a board counts as a shape would be a matter of taste.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,7 @@ def _yes(draw: Random, question: str, true: bool, kind: str) -> Asked:
 
 
 def _exists(scene: Scene, draw: Random) -> Asked | None:
-    if scene.signs and draw.random() < 0.5:
+    if scene.signs:
         true = draw.random() < 0.5
         there = [sign.color for sign in scene.signs]
         color = draw.choice([c for c in COLORS if (c in there) == true])
@@ -53,7 +56,7 @@ def _exists(scene: Scene, draw: Random) -> Asked | None:
 
 
 def _count(scene: Scene, draw: Random) -> Asked | None:
-    if scene.signs and draw.random() < 0.5:
+    if scene.signs:
         what, number = "signs", len(scene.signs)
     else:
         thing = draw.choice(scene.things) if scene.things else None
@@ -72,7 +75,7 @@ def _count(scene: Scene, draw: Random) -> Asked | None:
 
 
 def _color(scene: Scene, draw: Random) -> Asked | None:
-    if scene.signs and draw.random() < 0.5:
+    if scene.signs:
         if len(scene.signs) > 1:
             return None
         color = scene.signs[0].color
