@@ -5,12 +5,15 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from typer.testing import CliRunner
 
+from lmms_ca_plugin.cli import build
 from lmms_ca_plugin.errors import OptionError
 from lmms_ca_plugin.scoring.documents import BENCHMARKS, score
 from lmms_ca_plugin.tiny.benchmarks.mini import QUESTIONS, SCENE, choose, mini_features, mini_rows
 from lmms_ca_plugin.tiny.evaluation import SHOWN, evaluate, means, most_frequent
 from lmms_ca_plugin.tiny.world.prompts import INSTRUCTIONS
+from lmms_ca_plugin.tiny.world.questions._asked import names
 from lmms_ca_plugin.tiny.world.scenes import scene
 
 TASKS = Path(__file__).parents[2] / "tasks"
@@ -23,10 +26,45 @@ def test_the_shipped_rows_are_the_worlds(benchmark):
     assert shipped.schema.names == list(mini_features(benchmark))
 
 
+def test_the_command_writes_what_is_shipped(tmp_path):
+    result = CliRunner().invoke(build(), ["tiny", "rows", str(tmp_path / "mini")], catch_exceptions=False)
+    written = sorted((tmp_path / "mini").iterdir())
+    assert result.output.split() == [str(tmp_path / "mini" / f"mini_{benchmark}.parquet") for benchmark in BENCHMARKS]
+    assert len(written) == len(BENCHMARKS)
+    for file in written:
+        assert pq.read_table(file).equals(pq.read_table(TASKS / "mini" / file.name))
+
+
+# ---- no question of taste --------------------------------------------------------------------------------------------
+def test_what_lies_beside_a_thing_is_the_same_however_it_is_read():
+    """Next to it in its row or column, or anywhere on that side."""
+    sides = {"left": ("column", -1), "right": ("column", 1), "above": ("row", -1), "below": ("row", 1)}
+    found = 0
+    for chosen in choose("gqa"):
+        if not chosen.asked.kind.startswith("related"):
+            continue
+        axis, sign = next(of for word, of in sides.items() if f"{word} " in chosen.asked.question)
+        said = chosen.asked.question.rstrip("?").split(" the ")[-1]
+        (thing,) = (t for t in chosen.scene.things if said in names(t, chosen.scene.things))
+        there = [t for t in chosen.scene.things if (getattr(t, axis) - getattr(thing, axis)) * sign > 0]
+        assert [getattr(t, chosen.asked.kind.removeprefix("related ")) for t in there] == [chosen.asked.answer]
+        found += 1
+    assert found > 50
+
+
+def test_nobody_asks_for_the_color_of_a_blurred_picture_or_counts_boards_as_shapes():
+    for chosen in choose("vizwiz"):
+        assert chosen.scene.quality != "blurred" or "color" not in chosen.asked.question
+    for chosen in choose("vqav2"):
+        assert not chosen.scene.signs or "sign" in chosen.asked.question
+
+
 @pytest.mark.parametrize("benchmark", BENCHMARKS)
 def test_every_question_is_about_an_evaluation_scene(benchmark):
-    for row in mini_rows(benchmark):
-        assert scene(row[SCENE]).split == "eval"
+    """No scene of its kind with the same content is ever drawn for training, however often one is drawn."""
+    asked = {scene(row[SCENE]).content for row in mini_rows(benchmark)}
+    trained = {scene(f"{row[SCENE].partition('-')[0]}-train-{n}").content for n, row in enumerate(mini_rows(benchmark))}
+    assert len(asked) > 100 and len(trained) > 100 and not asked & trained
 
 
 @pytest.mark.parametrize("benchmark", BENCHMARKS)

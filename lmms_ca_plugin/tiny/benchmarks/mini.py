@@ -16,7 +16,9 @@ from pathlib import Path
 from random import Random
 from typing import Any, TypeVar
 
-from datasets import Dataset, Features, Value
+import pyarrow as pa
+import pyarrow.parquet as pq
+from datasets import Features, Value
 
 from lmms_ca_plugin.tiny.benchmarks import rows, schemas
 from lmms_ca_plugin.tiny.benchmarks.rows import Row
@@ -120,7 +122,8 @@ def write_rows(folder: Path) -> list[Path]:
     files = []
     for benchmark in _FORMS:
         files.append(folder / f"mini_{benchmark}.parquet")
-        Dataset.from_list(mini_rows(benchmark), features=mini_features(benchmark)).to_parquet(files[-1])
+        schema = mini_features(benchmark).arrow_schema
+        pq.write_table(pa.Table.from_pylist(mini_rows(benchmark), schema), files[-1])
     return files
 
 

@@ -60,9 +60,9 @@ PLANS = {
     "cpu": Plan(
         Schedule(9_000, 64, 2e-3),
         Schedule(5_500, 24, 2e-3),
-        Schedule(2_500, 24, 1e-3),
+        Schedule(3_600, 12, 1.5e-3, warmup=100),
         Schedule(1_500, 24, 2e-3),
-        Schedule(500, 24, 1e-3),
+        Schedule(500, 24, 1e-3, warmup=100),
     ),
     "gpu": Plan(
         Schedule(8_000, 256, 3e-3),

@@ -14,7 +14,7 @@ from lmms_ca_plugin.tiny.world.scenes import Scene
 
 def ask(scene: Scene, draw: Random) -> Asked | None:
     """Asks one question; None where the scene does not allow the kind that was drawn."""
-    return draw.choice((_where, _both))(scene, draw)
+    return draw.choice((_where, _where, _both))(scene, draw)
 
 
 def _where(scene: Scene, draw: Random) -> Asked | None:
