@@ -70,6 +70,11 @@ COURSES = {
         {"shapes": {"gqa_of_two": 0.42, "practice": 0.34, "gqa": 0.12, "vqav2": 0.07, "okvqa": 0.05}, **_ELSEWHERE},
         described=False,
     ),
+    "refining": Course(
+        {"shapes": 0.78, "street": 0.08, "page": 0.08, "snap": 0.06},
+        {"shapes": {"gqa_of_two": 0.74, "practice": 0.12, "gqa": 0.06, "vqav2": 0.05, "okvqa": 0.03}, **_ELSEWHERE},
+        described=False,
+    ),
 }
 Encoded = tuple[tuple[int, ...], tuple[int, ...]]
 

@@ -2,7 +2,7 @@
 
 Rule: the vision tower learns first and is then left alone; projector and language model learn on top of it, as in
 LLaVA's recipe: first to answer everything, then most of all to compare two things. A text-only model for comparison has
-the same size and learns the same lessons without their pictures.
+the same size and learns the first course without its pictures.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ MINI = TinySettings(
 
 @dataclass(frozen=True)
 class Plan:
-    """Schedules of the stages; the text-only model's are shorter, for it soon knows all that text tells."""
+    """Schedules of the stages, and of the text-only model's one stage, which soon knows all that text tells."""
 
     seeing: Schedule
     answering: Schedule
     comparing: Schedule
-    blind_answering: Schedule
-    blind_comparing: Schedule
+    refining: Schedule
+    blind: Schedule
 
 
 PLANS = {
@@ -61,15 +61,15 @@ PLANS = {
         Schedule(9_000, 64, 2e-3),
         Schedule(5_500, 24, 2e-3),
         Schedule(3_600, 12, 1.5e-3, warmup=100),
+        Schedule(1_000, 12, 1e-3, warmup=50),
         Schedule(1_500, 24, 2e-3),
-        Schedule(500, 24, 1e-3, warmup=100),
     ),
     "gpu": Plan(
         Schedule(8_000, 256, 3e-3),
         Schedule(20_000, 96, 3e-3),
         Schedule(5_000, 96, 1e-3),
+        Schedule(2_000, 96, 1e-3),
         Schedule(4_000, 96, 3e-3),
-        Schedule(1_000, 96, 1e-3),
     ),
 }
 """What fits a machine: 2 CPU cores in a night, or a GPU in well under an hour of computing."""
@@ -118,8 +118,7 @@ def train_mini(folder: Path, plan: Plan, machine: Machine, seed: int = 0, *, bli
     model.model.vision_tower.requires_grad_(False).eval()
     answering = Answering(model)
     shown = None if blind else processor.image_processor
-    for course in COURSES:
-        name = f"blind_{course}" if blind else course
+    for name, course in {"blind": "answering"}.items() if blind else zip(COURSES, COURSES, strict=True):
         schedule: Schedule = getattr(plan, name)
         lessons = LessonData(shown, schedule.batch, MINI.view_tokens, course, seed)
         took[name] = train(name, answering, lessons, answering.loss, schedule, machine, seed, folder)
