@@ -107,11 +107,12 @@ def test_a_description_fits_one_thing():
     assert names(other, ROW.things, hidden="color") == []
 
 
-def test_beside_is_the_only_thing_in_the_row_or_column():
+def test_beside_is_in_the_row_or_column_and_the_only_thing_on_that_side():
     star, circle, other = ROW.things
     found = {relation: beside(ROW, circle, relation) for relation in RELATIONS}
     assert found == {"to the left of": star, "to the right of": None, "above": None, "below": other}
-    assert beside(ROW, other, "above") == circle and beside(ROW, star, "below") is None
+    assert beside(ROW, other, "above") is None  # the star is above it, too
+    assert beside(ROW, star, "below") is None  # not in its column
 
 
 @pytest.mark.parametrize("benchmark", BENCHMARKS)
