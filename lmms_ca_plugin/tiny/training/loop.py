@@ -168,8 +168,8 @@ def _resume(file: Path, modules: nn.Module, optimizer: Any, schedule: Schedule, 
     with torch.serialization.safe_globals([Schedule, Trained]):
         state = torch.load(file, map_location="cpu")
     for what, mine in (("schedule", schedule), ("seed", seed)):
-        if state[what] != mine:
-            raise InputError(f"{file} is of another {what}: {state[what]}, not {mine}. Name another folder.")
+        if state.get(what) != mine:
+            raise InputError(f"{file} is of another {what}: {state.get(what)}, not {mine}. Name another folder.")
     try:
         modules.load_state_dict(state["modules"])
         optimizer.load_state_dict(state["optimizer"])
