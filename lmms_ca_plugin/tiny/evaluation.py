@@ -91,6 +91,22 @@ def most_frequent() -> dict[str, list[float]]:
     return found
 
 
+def by_kind(scores: dict[str, list[float]]) -> dict[tuple[str, str], list[float]]:
+    """Sorts scores by the kinds of their questions.
+
+    Args:
+        scores: By set, the main metric of its first questions, as `evaluate` gives them.
+
+    Returns:
+        By set and kind, the scores; a set's kinds by name.
+    """
+    found: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for benchmark, values in scores.items():
+        for chosen, value in zip(choose(benchmark), values, strict=False):  # a limit leaves the last ones out
+            found[benchmark, chosen.asked.kind].append(value)
+    return {key: found[key] for benchmark in scores for key in sorted(found) if key[0] == benchmark}
+
+
 def means(scores: dict[str, list[float]]) -> dict[str, float]:
     """Averages the scores of each set, and these over the sets as `mean`; percent."""
     by_set = {benchmark: 100 * fmean(values) for benchmark, values in scores.items()}
@@ -129,4 +145,4 @@ def _question(benchmark: str, number: int, row: Row, scene: str | None) -> Quest
     return Question(f"mini_{benchmark}", "test", number, conversation, len(text))
 
 
-__all__ = ["BENCHMARKS", "QUESTIONS", "cells", "evaluate", "means", "most_frequent"]
+__all__ = ["BENCHMARKS", "QUESTIONS", "by_kind", "cells", "evaluate", "means", "most_frequent"]

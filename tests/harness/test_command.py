@@ -1,8 +1,9 @@
-"""The `lmms-eval` command itself, as people type it. Each call costs half a minute of imports, so there are few."""
+"""The `lmms-eval` command itself, as people type it. A call costs half a minute of imports, so there is one."""
 
 import json
+import os
+import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import lmms_eval.__main__ as harness
@@ -15,33 +16,29 @@ from lmms_ca_plugin.harness.command import HarnessRun
 from lmms_ca_plugin.harness.record import versions, weights
 
 LAYERS = {"review_layer": 4, "scope": "0:1:2", "rho": 0.5}
-TYPED = ("gqa", "textvqa")  # the second is a group, whose test split carries no answers
+TYPED = ("gqa", "textvqa", "ca_docvqa")  # the second is a group, whose test split carries no answers
 
 
 @pytest.fixture(scope="module")
 def runs(suite, checkpoint, tmp_path_factory):
-    """Two commands side by side: batch 1 and batch 4."""
-
-    def run(name, batch_size, tasks):
-        own_cache = {"HF_DATASETS_CACHE": str(tmp_path_factory.mktemp("cache")), "OMP_NUM_THREADS": "1"}
-        call = HarnessRun(
-            "llava_contrastive",
-            {"pretrained": checkpoint, **LAYERS},
-            tasks,
-            tmp_path_factory.mktemp(name),
-            batch_size=batch_size,
-            folder=suite.folder,
-            environment={**suite.environment, **own_cache},
-        )
-        return call()
-
-    with ThreadPoolExecutor(2) as pool:
-        calls = [pool.submit(run, "one", 1, TYPED), pool.submit(run, "four", 4, (*TYPED, "ca_docvqa"))]
-        return [call.result() for call in calls]
+    """Batch 1 and batch 4, in one command by a file of runs: its imports cost more than all answers."""
+    folder = tmp_path_factory.mktemp("runs")
+    (folder / "runs.yaml").write_text("- batch_size: 1\n- batch_size: 4\n")
+    arguments = ",".join(f"{name}={value}" for name, value in {"pretrained": checkpoint, **LAYERS}.items())
+    command = [
+        *(str(Path(sys.executable).with_name("lmms-eval")), "--model", "llava_contrastive"),
+        *("--model_args", arguments, "--tasks", ",".join(TYPED), "--log_samples", "--output_path", str(folder)),
+        *("--config", str(folder / "runs.yaml")),
+    ]
+    environment = {**os.environ, **suite.environment, "HF_DATASETS_CACHE": str(folder / "cache")}
+    done = subprocess.run(command, cwd=suite.folder, env=environment, capture_output=True, text=True)
+    results = {json.loads(f.read_text())["config"]["batch_size"]: f for f in folder.rglob("*_results.json")}
+    assert (done.returncode, set(results)) == (0, {1, 4}), done.stdout[-3000:] + done.stderr[-3000:]
+    return [results[1], results[4]]
 
 
 def samples(result, task):
-    (file,) = result.parent.glob(f"*_samples_{task}.jsonl")
+    file = result.with_name(result.name.replace("results.json", f"samples_{task}.jsonl"))
     lines = [json.loads(line) for line in file.read_text().splitlines()]
     return {line["doc_id"]: line["filtered_resps"] for line in lines}
 
@@ -83,6 +80,17 @@ def test_a_command_that_fails_shows_the_end_of_its_log(tmp_path, monkeypatch):
     monkeypatch.setattr(HarnessRun, "command", [sys.executable, "-c", "raise SystemExit('rho=3 is not a share')"])
     with pytest.raises(LmmsCaError, match="llava_vanilla ended with status 1(.|\n)*rho=3 is not a share"):
         HarnessRun("llava_vanilla", {}, ("gqa",), tmp_path)()
+
+
+def test_a_command_gives_its_own_result_file(tmp_path, monkeypatch):
+    """Beside those of an earlier run and of another entry."""
+    write = (
+        'import pathlib, sys; pathlib.Path(sys.argv[1]).write_text(\'{"config": {"model": "\' + sys.argv[2] + \'"}}\')'
+    )
+    for name, model in (("a", "llava_vanilla"), ("b", "llava_dola"), ("c", "llava_vanilla")):
+        file = tmp_path / f"{name}_results.json"
+        monkeypatch.setattr(HarnessRun, "command", [sys.executable, "-c", write, str(file), model])
+        assert HarnessRun(model, {}, ("gqa",), tmp_path)() == file
 
 
 def test_a_command_without_a_result_file_is_an_error(tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """The mini sets: what is shipped is what the world gives, in the six schemas, asked as the harness asks."""
 
+from itertools import chain
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -11,7 +12,7 @@ from lmms_ca_plugin.cli import build
 from lmms_ca_plugin.errors import OptionError
 from lmms_ca_plugin.scoring.documents import BENCHMARKS, score
 from lmms_ca_plugin.tiny.benchmarks.mini import QUESTIONS, SCENE, choose, mini_features, mini_rows
-from lmms_ca_plugin.tiny.evaluation import SHOWN, evaluate, means, most_frequent
+from lmms_ca_plugin.tiny.evaluation import SHOWN, by_kind, evaluate, means, most_frequent
 from lmms_ca_plugin.tiny.world.prompts import INSTRUCTIONS
 from lmms_ca_plugin.tiny.world.questions._asked import names
 from lmms_ca_plugin.tiny.world.scenes import scene
@@ -110,3 +111,23 @@ def test_swapped_pictures_are_each_shown_once_and_never_the_row_s_own():
 def test_the_bundled_checkpoint_needs_its_pictures():
     found = {way: means(scores)["mean"] for way, scores in evaluate("mini", ["own", "none"], limit=6).items()}
     assert found["own"] > found["none"] + 35
+
+
+def test_scores_are_sorted_by_the_kinds_of_their_questions():
+    """Every score once, under the kind of the question at its place; a limit leaves the last questions out."""
+    limited = {"vqav2": 40, "gqa": QUESTIONS}
+    found = by_kind({of: [float(n) for n in range(limit)] for of, limit in limited.items()})
+    assert [of for of, _ in found] == sorted((of for of, _ in found), reverse=True)
+    for benchmark, limit in limited.items():
+        kinds = {kind: values for (of, kind), values in found.items() if of == benchmark}
+        assert len(kinds) > 2 and sorted(chain.from_iterable(kinds.values())) == [float(n) for n in range(limit)]
+        chosen = choose(benchmark)
+        assert all(chosen[int(n)].asked.kind == kind for kind, values in kinds.items() for n in values)
+
+
+def test_the_command_prints_scores_by_kind():
+    output = CliRunner().invoke(build(), ["tiny", "kinds", "--limit", "3"], catch_exceptions=False).stdout
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in output.split("\n") if line]
+    assert lines[0] == ["set", "kind", "questions", "score"]
+    assert {line[0] for line in lines[2:]} == set(BENCHMARKS)
+    assert sum(int(line[2]) for line in lines[2:]) == 3 * len(BENCHMARKS)

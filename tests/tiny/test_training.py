@@ -9,16 +9,22 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from lmms_ca_plugin.engine.engine import Request
+from lmms_ca_plugin.engine.engine import Engine, Request, RunOptions
+from lmms_ca_plugin.engine.fingerprint import checkpoint_sha
+from lmms_ca_plugin.engine.generation import Generation
+from lmms_ca_plugin.engine.load import CheckpointOptions, InputOptions
 from lmms_ca_plugin.errors import InputError, OptionError
 from lmms_ca_plugin.families._contract import Message, Question
 from lmms_ca_plugin.families.llava import Llava
-from lmms_ca_plugin.tiny import build_processor
+from lmms_ca_plugin.methods.vanilla import Vanilla
+from lmms_ca_plugin.tiny import build_processor, write_checkpoint
 from lmms_ca_plugin.tiny.model import untrained_model
+from lmms_ca_plugin.tiny.settings import TinySettings
+from lmms_ca_plugin.tiny.training import mini
 from lmms_ca_plugin.tiny.training.answering import Answering, attends
 from lmms_ca_plugin.tiny.training.lessons import COURSES, IGNORED, LessonData, questions
-from lmms_ca_plugin.tiny.training.loop import Machine, Schedule, train
-from lmms_ca_plugin.tiny.training.mini import MINI, plan_for, train_mini
+from lmms_ca_plugin.tiny.training.loop import Machine, Origin, Schedule, train
+from lmms_ca_plugin.tiny.training.mini import MINI, Plan, finish_mini, plan_for, train_mini
 from lmms_ca_plugin.tiny.training.seeing import Seeing, SeeingData
 from lmms_ca_plugin.tiny.training.views import CLASSES, View, labels, some_view
 from lmms_ca_plugin.tiny.world.captions import REQUEST
@@ -26,6 +32,7 @@ from lmms_ca_plugin.tiny.world.render import render
 from lmms_ca_plugin.tiny.world.scenes import Scene, Sign, Thing, scene
 
 HERE = Machine(workers=0)
+FROM_SEED = Origin(0)
 SMALL = replace(MINI, num_blocks=2, hidden_size=32, vision_hidden_size=32, vision_blocks=2)
 
 
@@ -114,8 +121,8 @@ def test_the_later_courses_ask_more_and_more_about_two_things():
             for said, _ in questions(scene(f"shapes-train-{number}"), Random(number), course)
         ]
         shares.append(sum(said.count(" the ") > 1 for said in asked) / len(asked))
-    answering, comparing, refining = shares
-    assert answering < 0.5 < comparing < refining
+    answering, comparing, refining, finishing = shares
+    assert answering < 0.5 < comparing < refining < finishing
 
 
 # ---- labels ----------------------------------------------------------------------------------------------------------
@@ -172,7 +179,7 @@ def square(module):
 def test_an_interruption_changes_nothing(tmp_path, monkeypatch):
     schedule = Schedule(12, 4, 0.05, warmup=3)
     whole = fresh()
-    train("whole", whole, Numbers(), square(whole), schedule, HERE, 0, tmp_path)
+    train("whole", whole, Numbers(), square(whole), schedule, HERE, FROM_SEED, tmp_path)
 
     class Stop(Exception):
         pass
@@ -187,24 +194,26 @@ def test_an_interruption_changes_nothing(tmp_path, monkeypatch):
 
     monkeypatch.setattr("lmms_ca_plugin.tiny.training.loop._SAVE_EVERY", 0.0)
     with pytest.raises(Stop):
-        train("cut", cut, Numbers(), stopping, schedule, HERE, 0, tmp_path)
+        train("cut", cut, Numbers(), stopping, schedule, HERE, FROM_SEED, tmp_path)
     again = fresh()
-    done = train("cut", again, Numbers(), square(again), schedule, HERE, 0, tmp_path)
+    done = train("cut", again, Numbers(), square(again), schedule, HERE, FROM_SEED, tmp_path)
     assert done.steps == 12
     assert torch.equal(again.weight, whole.weight) and torch.equal(again.bias, whole.bias)
     assert not torch.equal(whole.weight, fresh().weight)
 
 
-def test_another_schedule_seed_or_model_is_refused(tmp_path):
+def test_another_schedule_origin_or_model_is_refused(tmp_path):
     module = fresh()
-    train("t", module, Numbers(), square(module), Schedule(2, 4, 0.05), HERE, 0, tmp_path)
+    train("t", module, Numbers(), square(module), Schedule(2, 4, 0.05), HERE, FROM_SEED, tmp_path)
     with pytest.raises(InputError, match="is of another schedule: .*steps=2.*Name another folder"):
-        train("t", module, Numbers(), square(module), Schedule(3, 4, 0.05), HERE, 0, tmp_path)
-    with pytest.raises(InputError, match="is of another seed: 0, not 1. Name another folder"):
-        train("t", module, Numbers(), square(module), Schedule(2, 4, 0.05), HERE, 1, tmp_path)
+        train("t", module, Numbers(), square(module), Schedule(3, 4, 0.05), HERE, FROM_SEED, tmp_path)
+    with pytest.raises(
+        InputError, match=r"is of another origin: .*start=None\), not .*start='abc'\). Name another folder"
+    ):
+        train("t", module, Numbers(), square(module), Schedule(2, 4, 0.05), HERE, Origin(0, "abc"), tmp_path)
     other = nn.Linear(3, 2)
     with pytest.raises(InputError, match="is of another model"):
-        train("t", other, Numbers(), square(other), Schedule(2, 4, 0.05), HERE, 0, tmp_path)
+        train("t", other, Numbers(), square(other), Schedule(2, 4, 0.05), HERE, FROM_SEED, tmp_path)
 
 
 def test_a_loss_that_is_no_number_ends_the_training(tmp_path):
@@ -217,7 +226,7 @@ def test_a_loss_that_is_no_number_ends_the_training(tmp_path):
             lambda batch: module(batch).sum() * torch.nan,
             Schedule(2, 4, 1.0),
             HERE,
-            0,
+            FROM_SEED,
             tmp_path,
         )
 
@@ -264,14 +273,8 @@ def test_the_tower_learns_and_then_stays(small):
 
 @pytest.mark.parametrize("blind", [False, True], ids=["seeing", "blind"])
 def test_one_command_trains_a_checkpoint_that_answers(tmp_path, monkeypatch, blind):
-    from lmms_ca_plugin.engine.engine import Engine, RunOptions
-    from lmms_ca_plugin.engine.generation import Generation
-    from lmms_ca_plugin.engine.load import CheckpointOptions, InputOptions
-    from lmms_ca_plugin.methods.vanilla import Vanilla
-    from lmms_ca_plugin.tiny.training import mini
-
     monkeypatch.setattr(mini, "MINI", SMALL)
-    plan = mini.Plan(Schedule(2, 4, 1e-3), *[Schedule(2, 2, 1e-3)] * 4)
+    plan = Plan(Schedule(2, 4, 1e-3), *[Schedule(2, 2, 1e-3)] * 5)
     folder = train_mini(tmp_path, plan, HERE, blind=blind)
     assert train_mini(tmp_path, plan, HERE, blind=blind) == folder
     engine = Engine.load("vanilla", Vanilla(), CheckpointOptions(str(folder)), InputOptions(), RunOptions())
@@ -283,3 +286,43 @@ def test_one_command_trains_a_checkpoint_that_answers(tmp_path, monkeypatch, bli
     names = [name for name in load_file(folder / "model.safetensors") if name.startswith("vision_tower.")]
     assert names and all(name.startswith("vision_tower.vision_model.") for name in names)
     assert json.loads((folder / "tokenizer_config.json").read_text())["tokenizer_class"] == "PreTrainedTokenizerFast"
+
+
+@pytest.fixture
+def trained(tmp_path, monkeypatch):
+    """A checkpoint after one step of each stage, and the plan."""
+    monkeypatch.setattr(mini, "MINI", SMALL)
+    plan = Plan(*[Schedule(1, 2, 1e-3, warmup=1)] * 6)
+    return train_mini(tmp_path / "first", plan, HERE), plan
+
+
+def test_the_last_course_can_be_given_to_a_checkpoint(trained, tmp_path):
+    """It begins with that checkpoint's weights, makes another one of the same form, and says where it comes from."""
+    first, plan = trained
+    folder = finish_mini(tmp_path / "more", str(first), plan, HERE)
+    record, earlier = (json.loads((of / "training.json").read_text()) for of in (folder, first))
+    assert record["start"] == {"weights": checkpoint_sha(CheckpointOptions(str(first))), "record": earlier}
+    assert set(record["schedules"]) == {"finishing"} and earlier["start"] is None
+    for file in ("config.json", "tokenizer_config.json", "processor_config.json"):
+        assert (folder / file).read_text() == (first / file).read_text()
+    before, after = (load_file(of / "model.safetensors") for of in (first, folder))
+    seen = [name for name in before if "vision_tower" in name]
+    assert all(torch.equal(before[name], after[name]) for name in seen)
+    moved = [(before[name].float() - after[name].float()).abs().max() for name in before if name not in seen]
+    assert 0 < max(moved) < 3e-3  # a step of the learning rate, not other weights
+
+    again = finish_mini(tmp_path / "more", str(first), plan, HERE)  # from the state, which is at its end
+    assert all(torch.equal(value, after[name]) for name, value in load_file(again / "model.safetensors").items())
+    with pytest.raises(InputError, match="finishing.pt is of another origin"):
+        finish_mini(tmp_path / "more", str(folder), plan, HERE)
+
+
+def test_the_last_course_is_for_checkpoints_of_the_small_world(trained, tmp_path, monkeypatch):
+    first, plan = trained
+    write_checkpoint(tmp_path / "photographs", replace(SMALL, words=TinySettings("llava").words))
+    with pytest.raises(InputError, match="photographs has another vocabulary .*`lmms-ca tiny train`"):
+        finish_mini(tmp_path / "more", str(tmp_path / "photographs"), plan, HERE)
+    monkeypatch.setattr(mini, "MINI", replace(SMALL, hidden_size=64))
+    with pytest.raises(InputError, match="mini has other sizes .*`lmms-ca tiny train`"):
+        finish_mini(tmp_path / "more", str(first), plan, HERE)
+    assert not (tmp_path / "more").exists()

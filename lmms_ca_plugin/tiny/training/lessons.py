@@ -53,6 +53,7 @@ class Course:
 _MAKERS: dict[str, tuple[str, Callable[[Scene, Random], Asked | None]]] = {
     **{benchmark: (benchmark, load(benchmark).ask) for benchmark in BENCHMARKS},
     "gqa_of_two": ("gqa", gqa.ask_about_two),
+    "gqa_compared": ("gqa", gqa.ask_to_compare),
     "practice": ("gqa", practice.ask),
 }
 """Who asks, and the set in whose words."""
@@ -73,6 +74,12 @@ COURSES = {
     "refining": Course(
         {"shapes": 0.78, "street": 0.08, "page": 0.08, "snap": 0.06},
         {"shapes": {"gqa_of_two": 0.74, "practice": 0.12, "gqa": 0.06, "vqav2": 0.05, "okvqa": 0.03}, **_ELSEWHERE},
+        described=False,
+    ),
+    # Two things have been told apart by now, but not yet compared.
+    "finishing": Course(
+        {"shapes": 0.76, "street": 0.09, "page": 0.09, "snap": 0.06},
+        {"shapes": {"gqa_compared": 0.76, "practice": 0.06, "gqa": 0.1, "vqav2": 0.05, "okvqa": 0.03}, **_ELSEWHERE},
         described=False,
     ),
 }
@@ -152,7 +159,6 @@ class LessonData(Dataset[Lesson]):
         batch: Pictures in a batch.
         view_tokens: Tokens of a picture.
         course: What the lessons are about, a name of `COURSES`.
-        split: Which scenes are shown.
         seed: Of scenes and questions.
     """
 

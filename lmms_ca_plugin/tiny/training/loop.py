@@ -78,6 +78,19 @@ class Machine:
 
 
 @dataclass(frozen=True)
+class Origin:
+    """What a training comes from; kept beside its state.
+
+    Attributes:
+        seed: Of the data, and of the first weights where no others are given.
+        start: The digest of the weights that it begins with; None for those of the seed.
+    """
+
+    seed: int
+    start: str | None = None
+
+
+@dataclass(frozen=True)
 class Trained:
     """What a stage took.
 
@@ -97,7 +110,7 @@ def train(
     loss: Callable[[Any], Tensor],
     schedule: Schedule,
     machine: Machine,
-    seed: int,
+    origin: Origin,
     folder: Path,
 ) -> Trained:
     """Trains until the schedule's end, from where the stage's checkpoint stands.
@@ -109,14 +122,14 @@ def train(
         loss: Batch -> ().
         schedule: How long and how fast.
         machine: Where.
-        seed: What the data and the first weights come from; kept beside the state.
+        origin: What the data and the first weights come from.
         folder: Of the checkpoint, which is read if it is there, and written every two minutes and at the end.
 
     Returns:
         What it took.
 
     Raises:
-        InputError: The checkpoint is of another schedule, seed or model, or the loss is not a number.
+        InputError: The checkpoint is of another schedule, origin or model, or the loss is not a number.
     """
     learning = [p for p in modules.parameters() if p.requires_grad]
     groups: list[dict[str, Any]] = [
@@ -125,7 +138,7 @@ def train(
     ]
     optimizer = torch.optim.AdamW(groups, betas=_BETAS, weight_decay=_WEIGHT_DECAY)
     file = folder / f"{name}.pt"
-    first, seconds = _resume(file, modules, optimizer, schedule, seed)
+    first, seconds = _resume(file, modules, optimizer, schedule, origin)
     precise = machine.precision == "float32"
     steps = range(first, schedule.steps)
     ahead = _AHEAD if machine.workers else None
@@ -149,25 +162,25 @@ def train(
             progress.update()
             if step + 1 == schedule.steps or monotonic() - saved > _SAVE_EVERY:
                 done = Trained(step + 1, seconds + perf_counter() - begun)
-                _save(file, modules, optimizer, schedule, seed, done)
+                _save(file, modules, optimizer, schedule, origin, done)
                 saved = monotonic()
     return Trained(schedule.steps, seconds + perf_counter() - begun)
 
 
-def _save(file: Path, modules: nn.Module, optimizer: Any, schedule: Schedule, seed: int, done: Trained) -> None:
+def _save(file: Path, modules: nn.Module, optimizer: Any, schedule: Schedule, origin: Origin, done: Trained) -> None:
     learned = {"modules": modules.state_dict(), "optimizer": optimizer.state_dict()}
-    state = {**learned, "schedule": schedule, "seed": seed, "done": done}
+    state = {**learned, "schedule": schedule, "origin": origin, "done": done}
     half = file.with_suffix(".half")
     torch.save(state, half)
     half.replace(file)
 
 
-def _resume(file: Path, modules: nn.Module, optimizer: Any, schedule: Schedule, seed: int) -> tuple[int, float]:
+def _resume(file: Path, modules: nn.Module, optimizer: Any, schedule: Schedule, origin: Origin) -> tuple[int, float]:
     if not file.exists():
         return 0, 0.0
-    with torch.serialization.safe_globals([Schedule, Trained]):
+    with torch.serialization.safe_globals([Origin, Schedule, Trained]):
         state = torch.load(file, map_location="cpu")
-    for what, mine in (("schedule", schedule), ("seed", seed)):
+    for what, mine in (("schedule", schedule), ("origin", origin)):
         if state.get(what) != mine:
             raise InputError(f"{file} is of another {what}: {state.get(what)}, not {mine}. Name another folder.")
     try:

@@ -34,6 +34,11 @@ def ask_about_two(scene: Scene, draw: Random) -> Asked | None:
     return draw.choice(_ABOUT_TWO)(scene, draw)
 
 
+def ask_to_compare(scene: Scene, draw: Random) -> Asked | None:
+    """Asks to compare two named things; None where the scene does not allow it."""
+    return draw.choice(_COMPARING)(scene, draw)
+
+
 def _one(scene: Scene, draw: Random, hidden: str = "") -> tuple[Thing, str] | None:
     named = [(thing, name) for thing in scene.things for name in names(thing, scene.things, hidden)]
     return draw.choice(named) if named else None
@@ -161,3 +166,4 @@ def _same(scene: Scene, draw: Random) -> Asked | None:
 
 _MAKERS = {_attribute: 3, _choose: 1, _related: 4, _side: 1, _verify: 2, _same: 2}
 _ABOUT_TWO = (_related, _side, _verify, _verify, _same, _same)
+_COMPARING = (_side, _side, _verify, _verify, _same, _same, _same)
