@@ -7,8 +7,10 @@ A file name is a registered name. Another package adds a file of its own with an
 from __future__ import annotations
 
 import pkgutil
+import sys
 from collections.abc import Iterable
-from importlib.metadata import entry_points
+from functools import cache
+from importlib.metadata import EntryPoints, entry_points
 
 from lmms_ca_plugin.errors import LmmsCaError
 
@@ -28,10 +30,16 @@ def modules(package: str, paths: Iterable[str]) -> dict[str, str]:
     """
     found = {m.name: f"{package}.{m.name}" for m in pkgutil.iter_modules(paths) if not m.name.startswith("_")}
     group = f"lmms_ca.{package.rpartition('.')[2]}"
-    for point in entry_points(group=group):
+    for point in _entry_points(group, tuple(sys.path)):
         if found.setdefault(point.name, point.value) != point.value:
             raise LmmsCaError(
                 f"Entry point '{point.name}' of group '{group}' names {point.value}, but that name is taken by "
                 f"{found[point.name]}. Rename it, or uninstall one of the two packages."
             )
     return dict(sorted(found.items()))
+
+
+@cache
+def _entry_points(group: str, path: tuple[str, ...]) -> EntryPoints:  # noqa: ARG001 (packages lie along it)
+    """Reads the metadata of every installed package, which takes longer than all else here."""
+    return entry_points(group=group)

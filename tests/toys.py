@@ -12,7 +12,6 @@ from lmms_ca_plugin.families import load_family
 from lmms_ca_plugin.families._contract import Family, Message, Question
 from lmms_ca_plugin.tiny import TinySettings, build_model, build_processor
 
-FAMILIES = ("llava", "llava_next")
 # Other sizes than the real ones, so that nothing can rest on 576 tokens or 32 blocks: 16 tokens a view, 6 blocks.
 SMALL = {"num_blocks": 6, "hidden_size": 32, "image_size": 56, "dtype": torch.float64}
 

@@ -7,7 +7,7 @@ seldom like the rest. A document keeps its number, so that a subset pairs with a
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
@@ -76,7 +76,7 @@ def load_tasks(names: Sequence[str], limit: int | None, seed: int) -> LoadedTask
         if task.get_config("num_fewshot") is None:
             task.set_config(key="num_fewshot", value=0)
         chosen[name] = subset(name, len(task.eval_docs), limit, seed)
-        _ask_only(task, chosen[name])
+        _build_once(task, chosen[name])
     return LoadedTasks(manager, tasks, chosen)
 
 
@@ -122,14 +122,20 @@ def _leaves(tasks: Mapping[Any, Any]) -> Iterator[tuple[str, Any]]:
             yield str(name), task
 
 
-def _ask_only(task: Any, chosen: frozenset[int] | None) -> None:
-    """Has a task build the chosen documents' requests alone; the harness leaves documents without a request out."""
-    if chosen is None:
-        return
+def _build_once(task: Any, chosen: frozenset[int] | None) -> None:
+    """Has a task build its requests once for all variants, and those of the chosen documents alone.
+
+    The harness leaves documents without a request out. It writes answers into requests, so every variant gets its own.
+    """
     build = task.build_all_requests
+    built: list[Instance] = []
 
     def build_chosen(**settings: Any) -> None:
-        build(**settings)
-        task._instances = [instance for instance in task._instances if instance.doc_id in chosen]
+        if not built:
+            build(**settings)
+            built.extend(i for i in task._instances if chosen is None or i.doc_id in chosen)
+        task._instances = [
+            replace(i, resps=[], filtered_resps={}, raw_filtered_resps={}, token_counts=[]) for i in built
+        ]
 
     task.build_all_requests = build_chosen
