@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub.errors import HFValidationError
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, cached_file
 
 from lmms_ca_plugin.engine.load import CheckpointOptions
@@ -93,7 +94,7 @@ def _found(options: CheckpointOptions, name: str) -> Path | None:
             _raise_exceptions_for_missing_entries=False,
             _raise_exceptions_for_connection_errors=False,
         )
-    except OSError as error:  # no such folder or repository, or one that is gated
+    except (OSError, HFValidationError) as error:  # no such folder or repository, one that is gated, no possible id
         raise CheckpointError(
             f"pretrained={options.pretrained}: {name} cannot be read: {error}\n"
             "Give a local folder, or a hub id that is cached here or can be reached from here."
