@@ -70,8 +70,9 @@ class HarnessRun:
         }
         for file in self._results():
             config = json.loads(file.read_text())["config"]
-            found = {**config["resolved_cli_args"], **config["batch_sizes"][0]}
-            if found["limit"] is not None:
+            # A file of another release, or of another entry, may tell neither.
+            found = {**config.get("resolved_cli_args", {}), **next(iter(config.get("batch_sizes", ())), {})}
+            if found.get("limit") is not None:
                 found["limit"] = int(found["limit"])  # the harness reads --limit 6 as 6.0
             other = {name: found.get(name) for name in mine if found.get(name) != mine[name]}
             if other:
