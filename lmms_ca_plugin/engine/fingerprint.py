@@ -4,8 +4,10 @@ Rule: SHA-256 over config.json and, for every tensor in the order of names, its 
 4 KiB: its first bytes, its last and those in its middle. A 7B checkpoint is 14 GB; its samples are some 8 MB.
 Why not the hub's commit: a copy in a folder has none, and an edited README has another one for the same weights.
 What it cannot see: an edit of single numbers between the samples. Training moves whole tensors; that it sees.
+Of PyTorch's own files, which are ZIP archives, it takes every record's name, size and CRC-32 from the directory; so how
+the weights are split into files, and that format itself, make another digest.
 Source of the file format: https://github.com/huggingface/safetensors (8 bytes of header length, little-endian; the
-header as JSON; the tensors, by offsets from its end).
+header as JSON; the tensors, by offsets from its end) and https://pytorch.org/docs/stable/notes/serialization.html.
 """
 
 from __future__ import annotations
@@ -16,9 +18,16 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile, is_zipfile
 
 from huggingface_hub.errors import HFValidationError
-from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, cached_file
+from transformers.utils import (
+    SAFE_WEIGHTS_INDEX_NAME,
+    SAFE_WEIGHTS_NAME,
+    WEIGHTS_INDEX_NAME,
+    WEIGHTS_NAME,
+    cached_file,
+)
 
 from lmms_ca_plugin.engine.load import CheckpointOptions
 from lmms_ca_plugin.errors import CheckpointError, InputError
@@ -50,13 +59,20 @@ def checkpoint_sha(options: CheckpointOptions) -> str:
         64 hexadecimal digits.
 
     Raises:
-        CheckpointError: It cannot be found, or has no config.json or no weights in safetensors files.
+        CheckpointError: It cannot be found, or has no config.json or no weights in files that can be told from others.
     """
     digest = hashlib.sha256(_file(options, "config.json").read_bytes())
-    tensors = [tensor for file in _weight_files(options) for tensor in _tensors(file)]
-    for tensor in sorted(tensors, key=lambda tensor: tensor.name):
-        digest.update(json.dumps([tensor.name, tensor.type, tensor.shape]).encode())
-        digest.update(_samples(tensor))
+    safe = _weight_files(options, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME)
+    if safe:
+        tensors = [tensor for file in safe for tensor in _tensors(file)]
+        for tensor in sorted(tensors, key=lambda tensor: tensor.name):
+            digest.update(json.dumps([tensor.name, tensor.type, tensor.shape]).encode())
+            digest.update(_samples(tensor))
+    else:  # only now, because looking for them fetches them
+        archives = _weight_files(options, WEIGHTS_INDEX_NAME, WEIGHTS_NAME)
+        if not archives:
+            raise _absent(options, SAFE_WEIGHTS_NAME)
+        digest.update(json.dumps(sorted(record for file in archives for record in _records(options, file))).encode())
     return digest.hexdigest()
 
 
@@ -105,19 +121,36 @@ def _found(options: CheckpointOptions, name: str) -> Path | None:
 def _file(options: CheckpointOptions, name: str) -> Path:
     found = _found(options, name)
     if found is None:
-        raise CheckpointError(
-            f"pretrained={options.source}: {name} is not to be had, so its weights cannot be told from others'. "
-            "Give a checkpoint with config.json and safetensors files; `save_pretrained` writes them."
-        )
+        raise _absent(options, name)
     return found
 
 
-def _weight_files(options: CheckpointOptions) -> list[Path]:
-    index = _found(options, SAFE_WEIGHTS_INDEX_NAME)
+def _absent(options: CheckpointOptions, name: str) -> CheckpointError:
+    return CheckpointError(
+        f"pretrained={options.source}: {name} is not to be had, so its weights cannot be told from others'. "
+        "Give a checkpoint with config.json and safetensors files; `save_pretrained` writes them."
+    )
+
+
+def _weight_files(options: CheckpointOptions, index_name: str, name: str) -> list[Path]:
+    """Finds the files of one format: those that an index names, or the only one, or none."""
+    index = _found(options, index_name)
     if index is None:
-        return [_file(options, SAFE_WEIGHTS_NAME)]
+        single = _found(options, name)
+        return [] if single is None else [single]
     named: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-    return [_file(options, name) for name in sorted(set(named.values()))]
+    return [_file(options, of) for of in sorted(set(named.values()))]
+
+
+def _records(options: CheckpointOptions, file: Path) -> list[tuple[str, int, int]]:
+    """What the directory of a file of PyTorch's says: name, bytes and CRC-32 of every record."""
+    if not is_zipfile(file):
+        raise CheckpointError(
+            f"pretrained={options.source}: {file.name} is no archive of PyTorch 1.6 or later, so its weights cannot be "
+            "told from others'. Load the checkpoint and save it again with `save_pretrained`."
+        )
+    with ZipFile(file) as archive:
+        return [(info.filename, info.file_size, info.CRC) for info in archive.infolist()]
 
 
 def _tensors(file: Path) -> Iterator[_Tensor]:

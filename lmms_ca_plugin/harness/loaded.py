@@ -6,6 +6,8 @@ seldom like the rest. A document keeps its number, so that a subset pairs with a
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from random import Random
@@ -51,6 +53,18 @@ class LoadedTasks:
                 raise InputError(f"task {name} asks for {strange[0]}; studies only compare generated answers.")
             found += task.instances
         return found
+
+    def digest(self) -> str:
+        """Digests what is asked: task, document, text and settings of every request, but no picture.
+
+        Returns:
+            64 hexadecimal digits; other ones when rows of the data set changed, or the task's prompt.
+        """
+        digest = hashlib.sha256()
+        for request in self.instances():
+            text, settings = request.args[0], request.args[2]
+            digest.update(json.dumps([request.task_name, request.doc_id, text, settings], default=str).encode())
+        return digest.hexdigest()
 
 
 def load_tasks(names: Sequence[str], limit: int | None, seed: int) -> LoadedTasks:

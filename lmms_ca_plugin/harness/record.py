@@ -30,8 +30,8 @@ def run_record(
         checkpoint: What it was loaded from.
 
     Returns:
-        A JSON-able dict; `commit` is None where the checkpoint is a local folder, `weights` where it has no
-        safetensors files.
+        A JSON-able dict; `commit` is None where the checkpoint is a local folder, `weights` where they cannot be told
+        from others.
     """
     model = family.model
     return {
@@ -59,7 +59,7 @@ def versions() -> dict[str, str]:
 
 
 def weights(checkpoint: CheckpointOptions) -> str | None:
-    """Digests a checkpoint that could be loaded; None where its weights are in another format than safetensors."""
+    """Digests a checkpoint that could be loaded; None where its weights' format tells them from no others."""
     try:
         return checkpoint_sha(checkpoint)
     except CheckpointError:

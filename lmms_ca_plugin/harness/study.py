@@ -139,12 +139,18 @@ class Runner:
         """Digest of the checkpoint's weights; they need not be loaded for it."""
         return checkpoint_sha(self.study.checkpoint)
 
+    @cached_property
+    def tasks(self) -> LoadedTasks:
+        """The tasks with their documents."""
+        return load_tasks(self.study.tasks, self.study.limit, self.study.seed)
+
     @property
     def identity(self) -> dict[str, Any]:
         """What must not change between the parts of the study: what is asked, of which weights, and by what."""
         files = {name: method.profile_file for name, method in self.methods.items()}
         profiles = {name: asdict(read_profile(file)) for name, file in files.items() if file is not None}
-        return {**self.study.identity, "weights": self.weights, "profiles": profiles, "versions": versions()}
+        facts = {"weights": self.weights, "profiles": profiles, "versions": versions()}
+        return {**self.study.identity, "questions": self.tasks.digest(), **facts}
 
     @property
     def memory_gib(self) -> float:
@@ -159,12 +165,11 @@ class Runner:
         """
         study = self.study
         with Journal(study.output, self.identity) as journal, whole_pictures():
-            tasks = load_tasks(study.tasks, study.limit, study.seed)
-            self._answer(tasks, journal)
+            self._answer(journal)
             results = {}
             for variant in study.variants:
                 replay = Replay(journal.answers[variant.name], journal.facts[variant.name])
-                results[variant.name] = write_files(replay, tasks, study.output / variant.name, journal.date)
+                results[variant.name] = write_files(replay, self.tasks, study.output / variant.name, journal.date)
             return Finished(study, results, journal.answers)
 
     def timed(self, questions: int) -> dict[str, float]:
@@ -198,15 +203,12 @@ class Runner:
                 for _ in front.answer(asked):
                     pass
             seconds = time.perf_counter() - start
-        return Probed(
-            len(asked), seconds, len(load_tasks(self.study.tasks, self.study.limit, self.study.seed).instances())
-        )
+        return Probed(len(asked), seconds, len(self.tasks.instances()))
 
     def _some(self, questions: int) -> list[Request]:
-        tasks = load_tasks(self.study.tasks, self.study.limit, self.study.seed)
-        instances = tasks.instances()
+        instances = self.tasks.instances()
         some = Random(self.study.seed).sample(instances, min(questions, len(instances)))
-        return [Request(chat_question(i, tasks.documents), generation_of(i)) for i in some]
+        return [Request(chat_question(i, self.tasks.documents), generation_of(i)) for i in some]
 
     # ---- answers -----------------------------------------------------------------------------------------------------
     @property
@@ -227,14 +229,14 @@ class Runner:
             return Alone(self.family, method, self._options, name)
         return Branched(self.family, methods, self._options, self.study.memory_gib, self.study.name)
 
-    def _answer(self, tasks: LoadedTasks, journal: Journal) -> None:
-        instances = tasks.instances()
+    def _answer(self, journal: Journal) -> None:
+        instances = self.tasks.instances()
         for names in self._groups:
             done = set.intersection(*(journal.answers.asked(name) for name in names))
             missing = [i for i in instances if _key(i) not in done]
             if not missing:
                 continue
-            requests = [Request(chat_question(i, tasks.documents), generation_of(i)) for i in missing]
+            requests = [Request(chat_question(i, self.tasks.documents), generation_of(i)) for i in missing]
             front = self._front(names)
             for variant in (v for v in self.study.variants if v.name in names):
                 method = self.methods[variant.name]

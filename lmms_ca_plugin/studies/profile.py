@@ -10,12 +10,13 @@ from typing import Any
 import pandas as pd
 
 from lmms_ca_plugin.engine.load import describe
+from lmms_ca_plugin.errors import InputError
 from lmms_ca_plugin.figures.curve import curve
 from lmms_ca_plugin.figures.save import save
 from lmms_ca_plugin.harness.study import Finished, Runner, Study, Variant
 from lmms_ca_plugin.results.layer_scores import KNOCKOUT, VANILLA, ZERO, from_table
 from lmms_ca_plugin.results.profile_file import write_profile
-from lmms_ca_plugin.results.profiles import Profile, ProfileRules, find_profile
+from lmms_ca_plugin.results.profiles import FEWEST_CLUSTERS, Profile, ProfileRules, find_profile
 from lmms_ca_plugin.results.runs import read_runs
 from lmms_ca_plugin.studies.asked import Asked
 from lmms_ca_plugin.studies.captions import caption_of
@@ -60,10 +61,16 @@ def profile(asked: Asked, output: Path, rules: ProfileRules) -> Profiled:
         The profile and its files.
 
     Raises:
-        InputError: Too few blocks or pictures, or weights in no safetensors file.
+        InputError: Too few blocks or pictures, or weights that cannot be told from others.
         GenerationError: A question could not be answered; what was answered before is kept.
     """
     runner = Runner(study_of(asked))  # refuses what is unsupported by its config, before weights are fetched
+    documents = len(runner.tasks.instances())
+    if documents < 2 * FEWEST_CLUSTERS:  # those on one picture only tell after the sweep
+        raise InputError(
+            f"{documents} documents are asked; two halves of at least {FEWEST_CLUSTERS} pictures are needed, one to "
+            "find and one to confirm. Take more documents."
+        )
     finished = runner.run()
     trunk = runner.found.trunk
     source = {"tasks": list(asked.tasks), "limit": asked.limit, "seed": asked.seed, "folder": asked.output.name}

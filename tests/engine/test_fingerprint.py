@@ -6,6 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load_file, save_file
 
 from lmms_ca_plugin.engine.fingerprint import SAMPLE, checkpoint_sha
@@ -84,6 +85,45 @@ def test_what_it_does_not_see_is_an_edit_between_the_samples(folder, tmp_path):
     assert load_file(tmp_path / "other" / "model.safetensors")["a.large"].sum() != WEIGHTS["a.large"].sum()
 
 
+# ---- PyTorch's own files ---------------------------------------------------------------------------------------------
+def write_archives(folder, *shards):
+    folder.mkdir()
+    (folder / "config.json").write_text('{"model_type": "llava"}')
+    names = {}
+    for number, weights in enumerate(shards):
+        file = "pytorch_model.bin" if len(shards) == 1 else f"pytorch_model-{number}.bin"
+        torch.save({name: torch.from_numpy(value) for name, value in weights.items()}, folder / file)
+        names |= dict.fromkeys(weights, file)
+    if len(shards) > 1:
+        (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": names}))
+    return folder
+
+
+def test_pytorchs_files_are_told_apart_wherever_an_edit_lies(tmp_path):
+    one, same = (sha(write_archives(tmp_path / name, WEIGHTS)) for name in ("one", "same"))
+    edited = sha(write_archives(tmp_path / "edited", changed("a.large", 2 * SAMPLE // 4)))
+    assert one == same != edited
+    shards = {"b.small": WEIGHTS["b.small"]}, {"a.large": WEIGHTS["a.large"], "c.empty": WEIGHTS["c.empty"]}
+    split = sha(write_archives(tmp_path / "split", *shards))
+    shards[0]["b.small"] = changed("b.small", 12)["b.small"]
+    assert len({one, split, sha(write_archives(tmp_path / "split-edited", *shards))}) == 3
+
+
+def test_safetensors_files_go_first(folder, tmp_path):
+    """As when the checkpoint is loaded."""
+    before = sha(folder)
+    shutil.copy(write_archives(tmp_path / "old", WEIGHTS) / "pytorch_model.bin", folder)
+    assert sha(folder) == before
+
+
+def test_pytorchs_oldest_files_are_refused(tmp_path):
+    folder = write_archives(tmp_path / "oldest", WEIGHTS)
+    torch.save({"a": torch.ones(1)}, folder / "pytorch_model.bin", _use_new_zipfile_serialization=False)
+    with pytest.raises(CheckpointError, match="pytorch_model.bin is no archive of PyTorch 1.6 or later.*save it again"):
+        sha(folder)
+
+
+# ---- what is missing -------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("file", ["config.json", "model.safetensors"])
 def test_what_is_missing_is_named(folder, file):
     (folder / file).unlink()

@@ -1,7 +1,6 @@
 """`lmms-ca profile`: the study behind it, the file that contrastive takes, and the refusal to guess."""
 
 import json
-import re
 from dataclasses import replace
 
 import pytest
@@ -54,8 +53,9 @@ def test_every_checkpoint_has_a_folder_of_its_own(monkeypatch):
     assert list(map(str, folders)) == ["studies/mini", "studies/llava-hf__llava-1.5-7b-hf"]
 
 
-def test_too_few_pictures_are_refused(asked, tmp_path):
-    with pytest.raises(InputError, match=re.escape("at least 20 each are needed. Take more documents.")):
+def test_too_few_documents_are_refused_before_weights_are_loaded(asked, tmp_path, monkeypatch):
+    monkeypatch.setattr("lmms_ca_plugin.harness.study.load", None)
+    with pytest.raises(InputError, match="4 documents are asked; two halves of at least 20 pictures .*Take more"):
         profile(replace(asked, tasks=("mini_gqa",)), tmp_path / "p.json", ProfileRules())
 
 

@@ -219,6 +219,15 @@ def test_what_is_overwritten_in_place_is_another_study(asked, checkpoint, tmp_pa
     assert {name for name in after if after[name] != before[name]} == {"weights", "profiles"}
 
 
+def test_a_data_set_with_other_rows_is_another_study(copied, monkeypatch):
+    tasks = load_tasks(copied.tasks, copied.limit, copied.seed)
+    asked = tasks.instances()[0]
+    asked.arguments = (asked.args[0] + "?", *asked.args[1:])
+    monkeypatch.setattr(LoadedTasks, "instances", lambda self: [i for t in tasks.tasks.values() for i in t.instances])
+    with pytest.raises(InputError, match="is of another study: its questions is "):
+        Runner(copied).run()
+
+
 def test_other_facts_are_refused(copied, monkeypatch):
     lines = (copied.output / FILE).read_text().splitlines(keepends=True)
     (copied.output / FILE).write_text("".join(lines[:-1]))
