@@ -112,7 +112,7 @@ class Front(ABC, Generic[OfOne]):
         # Leaving the block waits for the thread, also after an exception or when nobody takes the rest.
         with (
             tqdm(total=len(requests), desc=self.name, unit="question", disable=not self.is_main) as progress,
-            ThreadPoolExecutor(max_workers=1, thread_name_prefix="ahead") as thread,
+            ThreadPoolExecutor(1, "ahead", initializer=self._leave_cores) as thread,
         ):
             coming = thread.submit(prepare, 0) if turns else None
             for turn, indices in enumerate(turns):
@@ -128,6 +128,14 @@ class Front(ABC, Generic[OfOne]):
                     ) from error
                 yield indices, answered
                 progress.update(len(indices))
+
+    def _leave_cores(self) -> None:
+        """Keeps the thread's operations, and those of threads that begin later, on one core where the model needs all.
+
+        With a second team of threads there are more than cores, and OpenMP has the model's sleep after every operation.
+        """
+        if self.family.model.device.type == "cpu":
+            torch.set_num_threads(1)
 
     def _answer_now(self, questions: Sequence[Question], generation: Generation) -> list[OfOne]:
         """Answers one batch alone: nothing is done ahead of it."""
