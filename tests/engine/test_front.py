@@ -67,6 +67,14 @@ def test_the_next_batch_is_read_beside_the_model_and_no_other(kind, monkeypatch)
     assert 0 < made.spent.waiting < made.spent.encoding
 
 
+def test_on_a_cpu_what_is_read_ahead_leaves_the_cores_to_the_model(kind, monkeypatch):
+    """A second team of threads costs the model 3 % of its time; see `Front._leave_cores`."""
+    made, told = front(kind, make_family("llava")), []
+    monkeypatch.setattr(torch, "set_num_threads", lambda n: told.append((threading.current_thread().name, n)))
+    list(made.each_batch(watched([])))
+    assert told == [("ahead_0", 1)]
+
+
 def test_answers_are_those_of_batches_answered_one_at_a_time(any_family):
     made = front("engine", any_family)
     requests = watched([])
