@@ -40,7 +40,7 @@ def _study(cost: StudyCost) -> dict[str, Any]:
         "against": cost.case.against,
         "variants": cost.variants,
         "branches": cost.branches,
-        "same": cost.same,
+        "agreement": {**asdict(cost.agreement), "differing": cost.agreement.differing},
         "time": asdict(cost.time),
         "pairs": [asdict(pair) for pair in cost.pairs],
         "peaks": [asdict(peak) for peak in cost.peaks],
@@ -99,7 +99,7 @@ def studies_remarks(costs: Sequence[StudyCost]) -> list[str]:
         different = ", ".join(map(str, sorted(set(cost.branches))))
         lines.append(
             f"{cost.case.title}: {cost.variants} variants, of which {different} differ on a question, relative to "
-            f"{cost.case.against}; {cost.same[0]} of {cost.same[1]} answers are the same there."
+            f"{cost.case.against}; {cost.agreement} there."
         )
     return lines
 

@@ -21,6 +21,7 @@ from lmms_ca_plugin.bench.pairs import MEMORY_PASSES, Pair, at_least_one, in_pai
 from lmms_ca_plugin.bench.sides import MethodSide, check_tokens, make_questions
 from lmms_ca_plugin.bench.study_floor import StudyFloor, study_floor
 from lmms_ca_plugin.bench.targets import OVER_FLOOR
+from lmms_ca_plugin.engine.agreement import Agreement
 from lmms_ca_plugin.engine.branched import Branched
 from lmms_ca_plugin.engine.engine import Engine
 from lmms_ca_plugin.engine.requests import Answer, RunOptions
@@ -97,7 +98,7 @@ class StudyCost:
         case: What it is, and its target.
         variants: How many it compares.
         branches: How many of them differ, by question; the others are computed with one of these.
-        same: Answers that are those of a run of the variant's own, of how many; rounding may change some.
+        agreement: Its answers beside those of runs of the variants' own.
         pairs: What was timed.
         peaks: Its peaks, one per pass.
         vanilla_peaks: One vanilla run's.
@@ -108,7 +109,7 @@ class StudyCost:
     case: Case
     variants: int
     branches: tuple[int, ...]
-    same: tuple[int, int]
+    agreement: Agreement
     pairs: tuple[Pair, ...]
     peaks: tuple[Peak, ...]
     vanilla_peaks: tuple[Peak, ...]
@@ -179,7 +180,7 @@ def _measure(
     def apart() -> dict[str, list[Answer]]:
         return {name: engine.answer_batch(questions, generation) for name, engine in engines.items()}
 
-    same = _same(case.title, answers, apart(), options.new_tokens)
+    agreement = _agreement(case.title, answers, apart(), options.new_tokens)
     progress.update()
     (pairs,) = in_pairs(apart, [together], device, options.pairs, options.seed, progress.update)
     blocks = family.trunk.num_blocks
@@ -189,7 +190,7 @@ def _measure(
         case=case,
         variants=len(methods),
         branches=tuple(sum(a.same_as is None for a in row) for row in zip(*answers.values(), strict=True)),
-        same=same,
+        agreement=agreement,
         pairs=tuple(pairs),
         peaks=of_study,
         vanilla_peaks=of_vanilla,
@@ -204,10 +205,10 @@ def _alone(vanilla: Engine, study: Branched, variant: str) -> Engine:
     return engine
 
 
-def _same(
+def _agreement(
     title: str, together: dict[str, list[Answer]], apart: dict[str, list[Answer]], new_tokens: int
-) -> tuple[int, int]:
-    """Counts the answers that are the same both ways, and all that were compared.
+) -> Agreement:
+    """Compares the answers that were given both ways.
 
     Raises:
         LmmsCaError: An answer has another number of tokens than asked for.
@@ -216,5 +217,4 @@ def _same(
         for name, of_variant in answers.items():
             for answer in of_variant:
                 check_tokens(f"{title}, {name}", answer.new_tokens, new_tokens)
-    texts = [(a.text, b.text) for name in apart for a, b in zip(together[name], apart[name], strict=True)]
-    return sum(mine == its for mine, its in texts), len(texts)
+    return sum((Agreement.of(together[name], apart[name]) for name in apart), Agreement(0, ()))

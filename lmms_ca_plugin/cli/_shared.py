@@ -30,7 +30,9 @@ Limit = Annotated[
     int | None, typer.Option(min=1, help="Documents per task, a seeded subset, the same for all; all without one.")
 ]
 Seed = Annotated[int, typer.Option(help="Of the subset, of sampling and of random masks.")]
-Timing = Annotated[int, typer.Option(min=0, help="Questions by which each variant is timed alone.")]
+Timing = Annotated[
+    int, typer.Option(min=0, help="Questions by which each variant is timed alone, its answers compared.")
+]
 MemoryGib = Annotated[
     float | None, typer.Option("--memory-gib", help="What branches may use beside the weights; measured without.")
 ]

@@ -49,8 +49,9 @@ def quickstart(
             environment={"HF_HUB_OFFLINE": "1", "HF_DATASETS_CACHE": str(folder / ".cache")},
         )
         console.print(f"$ {' '.join(run.command)}", style="dim", soft_wrap=True)
-        with console.status(f"{number}/{len(ENTRIES)} {entry}: lmms-eval runs (its output: {output / entry}.log)"):
-            result = run.earlier() or run()
+        doing = f"{number}/{len(ENTRIES)} {entry}: lmms-eval runs (its output: {output / entry}.log)"
+        with console.status(doing) as status:
+            result = run.earlier() or run(lambda told, status=status, doing=doing: status.update(f"{doing}, {told}"))
         console.print(f"{number}/{len(ENTRIES)} {entry}: {result}", soft_wrap=True)
         outputs.append(output)
     csv = outputs[0].parent / "leaderboard.csv"

@@ -48,5 +48,7 @@ def sweep(
     for name, swept in run([name.strip() for name in names.split(",")], asked).items():
         console.print(show(swept.table, f"{name} on {pretrained}"))
         console.print(f"table: {swept.csv}\nfigures: {', '.join(map(str, swept.figures))}", soft_wrap=True)
+        if swept.agreement is not None:
+            console.print(f"beside runs alone: {swept.agreement}", soft_wrap=True)
         folder = swept.finished.study.output
     console.print(f"next: lmms-ca leaderboard {folder} --wide markdown", soft_wrap=True)

@@ -3,11 +3,13 @@
 Questions of several tasks are answered together: each keeps its own task, split, document and settings. They are
 grouped by their settings, sorted by length, longest first, and answered a batch at a time.
 
-Rule: while the model computes a batch, a thread decodes and preprocesses the next one, one batch ahead and no more.
+Rule: while the model computes a batch, a thread preprocesses the next one, one batch ahead and no more; its pictures
+are decoded by several threads where the model leaves the cores to them.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from abc import ABC, abstractmethod
@@ -26,20 +28,32 @@ from lmms_ca_plugin.errors import GenerationError, InputError, MemoryLimitError
 from lmms_ca_plugin.families._contract import Family, Inputs, Prompt, Question
 
 OfOne = TypeVar("OfOne")  # what is answered to one question
+MOST_DECODERS = 8
 
 
 @dataclass(frozen=True)
-class Ahead:
-    """What was done for a batch before its turn.
+class Ready:
+    """A batch for which everything is done that needs no model.
 
     Attributes:
-        questions: The batch.
+        questions: What is asked.
         inputs: It encoded; None where the method makes its inputs out of what the model sees.
-        seconds: How long it took.
     """
 
     questions: Sequence[Question]
     inputs: Inputs | None
+
+
+@dataclass(frozen=True)
+class Ahead:
+    """A batch that was made ready before its turn.
+
+    Attributes:
+        ready: The batch.
+        seconds: How long it took.
+    """
+
+    ready: Ready
     seconds: float
 
 
@@ -84,9 +98,15 @@ class Front(ABC, Generic[OfOne]):
     ) -> list[OfOne]:
         """Answers questions that share their settings, in one batch; see `Ahead` for the inputs."""
 
-    def _encode(self, questions: Sequence[Question]) -> tuple[Sequence[Question], Inputs | None]:
-        """Does for a batch what needs no model: questions to ask in place of these, and their inputs."""
-        return questions, self.family.encode(questions)
+    def _encode(self, questions: Sequence[Question], read: Sequence[Question]) -> Ready:
+        """Does for a batch what needs no model.
+
+        Args:
+            questions: The batch.
+            read: The same, with pictures that are decoded already.
+        """
+        # Whoever asks again decodes again: a batch's pictures are far larger than what the vision tower takes of them.
+        return Ready(questions, replace(self.family.encode(read), questions=tuple(questions)))
 
     # ---- batches -----------------------------------------------------------------------------------------------------
     def each_batch(self, requests: Sequence[Request]) -> Iterator[tuple[list[int], list[OfOne]]]:
@@ -106,12 +126,14 @@ class Front(ABC, Generic[OfOne]):
 
         def prepare(turn: int) -> Ahead:
             start = time.perf_counter()
-            questions, inputs = self._encode([requests[i].question for i in turns[turn]])
-            return Ahead(questions, inputs, time.perf_counter() - start)
+            questions = [requests[i].question for i in turns[turn]]
+            ready = self._encode(questions, list(decoders.map(Question.once, questions)))
+            return Ahead(ready, time.perf_counter() - start)
 
-        # Leaving the block waits for the thread, also after an exception or when nobody takes the rest.
+        # Leaving the block waits for the threads, also after an exception or when nobody takes the rest.
         with (
             tqdm(total=len(requests), desc=self.name, unit="question", disable=not self.is_main) as progress,
+            ThreadPoolExecutor(self._decoders, "decoding") as decoders,
             ThreadPoolExecutor(1, "ahead", initializer=self._leave_cores) as thread,
         ):
             coming = thread.submit(prepare, 0) if turns else None
@@ -120,7 +142,8 @@ class Front(ABC, Generic[OfOne]):
                     assert coming is not None
                     ahead = self._wait_for(coming)
                     coming = thread.submit(prepare, turn + 1) if turn + 1 < len(turns) else None
-                    answered = self._answer_fitting(ahead.questions, requests[indices[0]].generation, ahead.inputs)
+                    ready = ahead.ready
+                    answered = self._answer_fitting(ready.questions, requests[indices[0]].generation, ready.inputs)
                 except Exception as error:  # any failure at all must name its documents, and must not become an answer
                     names = "; ".join(requests[i].question.name for i in indices)
                     raise GenerationError(
@@ -129,18 +152,27 @@ class Front(ABC, Generic[OfOne]):
                 yield indices, answered
                 progress.update(len(indices))
 
+    @property
+    def _decoders(self) -> int:
+        """How many threads decode pictures."""
+        return 1 if self._computes_on_cores else min(MOST_DECODERS, os.cpu_count() or 1)
+
+    @property
+    def _computes_on_cores(self) -> bool:
+        return bool(self.family.model.device.type == "cpu")
+
     def _leave_cores(self) -> None:
         """Keeps the thread's operations, and those of threads that begin later, on one core where the model needs all.
 
         With a second team of threads there are more than cores, and OpenMP has the model's sleep after every operation.
         """
-        if self.family.model.device.type == "cpu":
+        if self._computes_on_cores:
             torch.set_num_threads(1)
 
     def _answer_now(self, questions: Sequence[Question], generation: Generation) -> list[OfOne]:
         """Answers one batch alone: nothing is done ahead of it."""
-        questions, inputs = self._encode(questions)
-        return self._answer_fitting(questions, generation, inputs)
+        ready = self._encode(questions, [question.once() for question in questions])
+        return self._answer_fitting(ready.questions, generation, ready.inputs)
 
     def _wait_for(self, coming: Future[Ahead]) -> Ahead:
         start = time.perf_counter()

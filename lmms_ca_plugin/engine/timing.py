@@ -1,28 +1,42 @@
-"""Times variants alone: a shared pass has no time per variant, so each answers some questions in runs of its own.
+"""How long each of several variants takes alone, and what it answers then.
 
-Rule: the variants take turns, batch by batch, in an order drawn anew each time, so that what else the machine does
+Rule: the variants take turns, batch by batch, in an order drawn anew each time, so that whatever else the machine does
 falls on all of them; the first turn warms up and does not count.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from random import Random
 from statistics import median
 
 import torch
 
 from lmms_ca_plugin.engine.engine import Engine
-from lmms_ca_plugin.engine.requests import Request, RunOptions, batches
+from lmms_ca_plugin.engine.requests import Answer, Request, RunOptions, batches
 from lmms_ca_plugin.families._contract import Family
 from lmms_ca_plugin.methods._contract import Method
 
 
-def seconds_per_question(
-    family: Family, methods: Mapping[str, Method], requests: list[Request], options: RunOptions
-) -> dict[str, float]:
-    """Measures every variant's time per question, from the picture to the answer.
+@dataclass(frozen=True)
+class Timed:
+    """A variant in a run of its own.
+
+    Attributes:
+        seconds: The median over the batches of seconds per question, from the picture to the answer.
+        answers: One per request, in the order asked.
+    """
+
+    seconds: float
+    answers: tuple[Answer, ...]
+
+
+def timed_alone(
+    family: Family, methods: Mapping[str, Method], requests: Sequence[Request], options: RunOptions
+) -> dict[str, Timed]:
+    """Runs every variant alone.
 
     Args:
         family: The loaded checkpoint.
@@ -31,11 +45,12 @@ def seconds_per_question(
         options: Batch size and seed.
 
     Returns:
-        The median over the batches of seconds per question, by variant.
+        Times and answers by variant.
     """
     engines = {name: Engine(family, method, options, name) for name, method in methods.items()}
     draw = Random(options.seed)
     taken: dict[str, list[float]] = {name: [] for name in engines}
+    answers: dict[str, dict[int, Answer]] = {name: {} for name in engines}
     turns = list(batches(requests, options.batch_size))
     for number, indices in enumerate([turns[0], *turns]):
         order = list(engines)
@@ -44,11 +59,15 @@ def seconds_per_question(
             batch = [requests[i] for i in indices]
             _wait(family)
             start = time.perf_counter()
-            engines[name].answer_batch([request.question for request in batch], batch[0].generation)
+            answered = engines[name].answer_batch([request.question for request in batch], batch[0].generation)
             _wait(family)
             if number:
                 taken[name].append((time.perf_counter() - start) / len(batch))
-    return {name: median(seconds) for name, seconds in taken.items()}
+                answers[name].update(zip(indices, answered, strict=True))
+    return {
+        name: Timed(median(seconds), tuple(answers[name][i] for i in range(len(requests))))
+        for name, seconds in taken.items()
+    }
 
 
 def _wait(family: Family) -> None:

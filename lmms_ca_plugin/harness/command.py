@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from lmms_ca_plugin.errors import LmmsCaError
 from lmms_ca_plugin.harness.record import versions, weights
 
 SHOWN_LINES = 25
+TOLD_EVERY = 1.0  # seconds
+BAR = re.compile(r"(\d+)/(\d+) \[[^\]]*question")  # an entry's progress bar, as the log has it
 
 
 @dataclass(frozen=True)
@@ -90,8 +93,11 @@ class HarnessRun:
             *("--output_path", str(self.output), "--log_samples", "--timezone", "UTC", *self.more),
         ]
 
-    def __call__(self) -> Path:
+    def __call__(self, tell: Callable[[str], object] = lambda _: None) -> Path:
         """Runs the command; its output goes to a log file beside the results.
+
+        Args:
+            tell: Told every second how far it is.
 
         Returns:
             The result file.
@@ -102,26 +108,40 @@ class HarnessRun:
         self.output.mkdir(parents=True, exist_ok=True)
         before = set(self._results())
         log = self.output / f"{self.model}.log"
-        with log.open("w") as lines:
-            done = subprocess.run(
-                self.command,
-                cwd=self.folder,
-                env={**os.environ, **self.environment},
-                stdout=lines,
-                stderr=lines,
-                check=False,
-            )
+        environment = {**os.environ, **self.environment}
+        with (
+            log.open("w") as lines,
+            subprocess.Popen(self.command, cwd=self.folder, env=environment, stdout=lines, stderr=lines) as running,
+        ):
+            try:
+                while (status := _ended(running, TOLD_EVERY)) is None:
+                    tell(_progress(log))
+            except BaseException:
+                running.terminate()  # an evaluation that nobody waits for
+                raise
         mine = [file for file in self._results() if file not in before and _model(file) == self.model]
-        if done.returncode or len(mine) != 1:
+        if status or len(mine) != 1:
             end = "\n".join(log.read_text(errors="replace").splitlines()[-SHOWN_LINES:])
-            wrong = (
-                f"ended with status {done.returncode}" if done.returncode else f"left {len(mine)} result files, not 1"
-            )
+            wrong = f"ended with status {status}" if status else f"left {len(mine)} result files, not 1"
             raise LmmsCaError(f"{self.model} {wrong}. The end of {log}:\n{end}")
         return mine[0]
 
     def _results(self) -> list[Path]:
         return sorted(self.output.rglob("*_results.json"))
+
+
+def _ended(running: subprocess.Popen[bytes], seconds: float) -> int | None:
+    """Waits for a process: its exit status, or None if it still runs."""
+    try:
+        return running.wait(seconds)
+    except subprocess.TimeoutExpired:
+        return None
+
+
+def _progress(log: Path) -> str:
+    """Says how far a run is, by the last progress bar of its entry in the log."""
+    bars = BAR.findall(log.read_text(errors="replace"))
+    return f"{bars[-1][0]} of {bars[-1][1]} questions" if bars else "loading"
 
 
 def _model(result: Path) -> str:

@@ -28,7 +28,7 @@ class Asked:
         seed: Of the subset, of sampling and of random masks.
         limit: Documents per task; None takes all.
         memory_gib: What branches may use beside the weights; None measures.
-        timing: Questions by which each variant is timed alone; 0 times none.
+        timing: Questions by which each variant is timed alone and its answers are compared; 0 times none.
     """
 
     tasks: tuple[str, ...]

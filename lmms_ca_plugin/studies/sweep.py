@@ -11,14 +11,15 @@ from pathlib import Path
 
 import pandas as pd
 
+from lmms_ca_plugin.engine.agreement import Agreement
 from lmms_ca_plugin.engine.load import describe
 from lmms_ca_plugin.errors import LmmsCaError, OptionError
 from lmms_ca_plugin.figures.save import save
-from lmms_ca_plugin.harness.study import Finished, Runner, Study, Variant
+from lmms_ca_plugin.harness.study import Finished, RunAlone, Runner, Study, Variant
 from lmms_ca_plugin.results.schema import write_atomically
 from lmms_ca_plugin.studies.asked import Asked
 from lmms_ca_plugin.studies.sweeps import load_sweep
-from lmms_ca_plugin.studies.tidy import tidy
+from lmms_ca_plugin.studies.tidy import agreement, tidy
 
 FORMS = (".png", ".pdf")
 
@@ -32,12 +33,14 @@ class Swept:
         table: The tidy table.
         csv: Where the table is.
         figures: Where the figures are.
+        agreement: Its answers beside those of runs alone; None if there were none (`Asked.timing`).
     """
 
     finished: Finished
     table: pd.DataFrame
     csv: Path
     figures: tuple[Path, ...]
+    agreement: Agreement | None = None
 
 
 @dataclass(frozen=True)
@@ -114,12 +117,12 @@ def sweep(names: Sequence[str], asked: Asked, leave_out: bool = False) -> dict[s
     plan = planned(names, asked, leave_out)
     runner = Runner(plan.study)
     finished = runner.run()
-    seconds = runner.timed(asked.timing) if asked.timing else {}
-    return {name: _finish(name, finished.part(name, variants), seconds) for name, variants in plan.parts.items()}
+    alone = runner.timed(asked.timing) if asked.timing else {}
+    return {name: _finish(name, finished.part(name, variants), alone) for name, variants in plan.parts.items()}
 
 
-def _finish(name: str, finished: Finished, seconds: Mapping[str, float]) -> Swept:
-    table = tidy(finished, seconds)
+def _finish(name: str, finished: Finished, alone: Mapping[str, RunAlone]) -> Swept:
+    table = tidy(finished, alone)
     folder = finished.study.output
     csv = folder / f"{name}.csv"
     write_atomically(csv, table.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
@@ -128,4 +131,6 @@ def _finish(name: str, finished: Finished, seconds: Mapping[str, float]) -> Swep
         for form in FORMS:
             figures.append(folder / f"{drawn}{form}")
             save(figure, figures[-1])
-    return Swept(finished, table, csv, tuple(figures))
+    variants = [variant.name for variant in finished.study.variants if variant.name in alone]
+    compared = [agreement(finished.answers[name], alone[name]) for name in variants]
+    return Swept(finished, table, csv, tuple(figures), sum(compared[1:], compared[0]) if compared else None)

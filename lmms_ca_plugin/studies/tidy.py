@@ -14,9 +14,10 @@ from typing import Any
 
 import pandas as pd
 
+from lmms_ca_plugin.engine.agreement import Agreement
 from lmms_ca_plugin.engine.requests import Answer
 from lmms_ca_plugin.harness.journal import Key
-from lmms_ca_plugin.harness.study import Finished, Variant
+from lmms_ca_plugin.harness.study import Finished, RunAlone, Variant
 from lmms_ca_plugin.results.multiplicity import holm
 from lmms_ca_plugin.results.runs import TaskRun, read_runs
 from lmms_ca_plugin.results.schema import BASELINE
@@ -38,39 +39,43 @@ COLUMNS = (
         "n_empty",
         "n_runaway",
     ),
-    *("n_same", "seconds_per_question", "limit", "seed", "batch_size"),
+    *("n_same", "seconds_per_question", "n_alone", "n_alone_differ", "alone_margin", "limit", "seed", "batch_size"),
     *("default_delta", "default_delta_ci95_low", "default_delta_ci95_high", "default_p_value", "default_p_holm"),
 )
 
 
-def tidy(finished: Finished, seconds: Mapping[str, float] | None = None) -> pd.DataFrame:
+def tidy(finished: Finished, alone: Mapping[str, RunAlone] | None = None) -> pd.DataFrame:
     """Tabulates a study.
 
     Args:
         finished: The study.
-        seconds: Seconds per question of variants that were timed alone.
+        alone: Variants that were run alone on some of its questions.
 
     Returns:
         A row per variant and task, columns `COLUMNS`. Scores and differences in percent; `n_runaway` counts answers
-        that reached the token limit, `n_same` documents for which another variant decided the same.
+        that reached the token limit, `n_same` documents for which another variant decided the same, `n_alone` answers
+        of a run alone, `n_alone_differ` those that differ from the study's; `alone_margin` is the largest of their
+        logit margins (`engine.agreement.Agreement`).
 
     Raises:
         InputError: A variant's files are not whole.
     """
     study = finished.study
     runs = {v.name: {run.task: run for run in read_runs([finished.results[v.name]])[0]} for v in study.variants}
-    timed = dict(seconds or {})
+    alone = alone or {}
     rows: list[dict[str, Any]] = []
     for variant in study.variants:
         for task, run in runs[variant.name].items():
-            answers = [answer for (of, _), answer in finished.answers[variant.name].items() if of == task]
-            row = _row(variant, run, answers)
+            answers = {key: answer for key, answer in finished.answers[variant.name].items() if key[0] == task}
+            row = _row(variant, run, list(answers.values()))
             if variant.name != BASELINE and task in runs.get(BASELINE, {}):
                 row |= _paired(run, runs[BASELINE][task])
             if variant.name not in (BASELINE, DEFAULT) and task in runs.get(DEFAULT, {}):
                 row |= {f"{DEFAULT}_{name}": value for name, value in _paired(run, runs[DEFAULT][task]).items()}
-            row |= {"study": study.name, "seconds_per_question": timed.get(variant.name), "limit": study.limit}
-            rows.append(row | {"seed": study.seed, "batch_size": study.batch_size})
+            if variant.name in alone:
+                row |= _alone(answers, alone[variant.name])
+            row |= {"study": study.name, "limit": study.limit, "seed": study.seed, "batch_size": study.batch_size}
+            rows.append(row)
     for prefix in ("", f"{DEFAULT}_"):
         p_values = {str(i): row.get(f"{prefix}p_value", math.nan) for i, row in enumerate(rows)}
         # One cluster has no p-value (NaN), and so is no chance of seeing something.
@@ -102,6 +107,18 @@ def _row(variant: Variant, run: TaskRun, answers: Sequence[Answer]) -> dict[str,
         "n_runaway": sum(answer.runaway for answer in answers),
         "n_same": sum(answer.same_as is not None for answer in answers),
     }
+
+
+def agreement(together: Mapping[Key, Answer], alone: RunAlone) -> Agreement:
+    """Compares answers of a study with those of a run alone, on the questions that both were asked."""
+    keys = [key for key in alone.answers if key in together]
+    return Agreement.of([together[key] for key in keys], [alone.answers[key] for key in keys])
+
+
+def _alone(answers: Mapping[Key, Answer], alone: RunAlone) -> dict[str, Any]:
+    found = agreement(answers, alone)
+    counts = {"n_alone": found.compared, "n_alone_differ": found.differing, "alone_margin": found.widest}
+    return {"seconds_per_question": alone.seconds, **counts}
 
 
 def _paired(run: TaskRun, baseline: TaskRun) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from lmms_ca_plugin.bench import models, studies
 from lmms_ca_plugin.bench.pairs import Pair
 from lmms_ca_plugin.bench.studies import StudiesOptions, StudyCost, measure
 from lmms_ca_plugin.cli import build
+from lmms_ca_plugin.engine.agreement import Agreement
 from lmms_ca_plugin.errors import LmmsCaError, OptionError
 from lmms_ca_plugin.tiny import TinySettings
 
@@ -25,7 +26,7 @@ def sweep(family):
 
 
 def test_the_layer_sweep_is_measured_against_its_variants_one_by_one(sweep):
-    assert (sweep.variants, sweep.branches, sweep.same) == (5, (5, 5), (10, 10))
+    assert (sweep.variants, sweep.branches, sweep.agreement) == (5, (5, 5), Agreement(10, ()))
     assert len(sweep.pairs) == 1 and sweep.pairs[0].base > 0
     assert sweep.least == sweep.floor.share < 1
     assert len(set(sweep.peaks)) == len(set(sweep.vanilla_peaks)) == 1, "allocations do not repeat"
@@ -43,7 +44,9 @@ def test_table_3_with_figure_7_is_measured_against_one_run_without_the_harness(m
     assert result.exit_code == 0 and "Table 3 and Figure 7" in result.stdout
     record = json.loads(file.read_text())
     study = record["studies"]["masking"]
-    assert study["variants"] == 16 and study["against"] == "one vanilla run" and study["same"] == [1, 1]
+    assert study["variants"] == 16 and study["against"] == "one vanilla run"
+    assert study["agreement"] == {"compared": 1, "margins": [], "differing": 0}
+    assert "1 of 1 answers are the same there." in result.stdout.replace("\n", " ")
     assert 9 <= study["branches"][0] <= 14  # of the 16, rho=0 is vanilla, and fusion is rho=0.2
     assert [claim["most"] for claim in study["claims"]] == [2.0, 1.15]
     assert record["options"]["studies"] == ["masking"] and study["floor"]["baseline_runs"] > 1

@@ -1,5 +1,6 @@
 """Batches of a run: what is done ahead of their turn, in which order, and what fails there."""
 
+import os
 import threading
 from dataclasses import replace
 
@@ -9,6 +10,7 @@ from toys import make_family, mixed_questions, photo
 
 from lmms_ca_plugin.engine.branched import Branched
 from lmms_ca_plugin.engine.engine import Engine, Request, RunOptions
+from lmms_ca_plugin.engine.front import Front
 from lmms_ca_plugin.engine.generation import Generation
 from lmms_ca_plugin.errors import GenerationError
 from lmms_ca_plugin.families._contract import Message
@@ -37,6 +39,11 @@ def watched(events, breaks=None):
     return [Request(replace(q, conversation=lambda i=i, q=q: read(i, q)), NEW) for i, q in enumerate(questions)]
 
 
+def left():
+    """Threads that work for a front."""
+    return [t for t in threading.enumerate() if t.name.startswith(("ahead", "decoding"))]
+
+
 @pytest.fixture(params=["engine", "branched"])
 def kind(request):
     return request.param
@@ -60,7 +67,7 @@ def test_the_next_batch_is_read_beside_the_model_and_no_other(kind, monkeypatch)
     assert taken == [[0, 1], [2, 3], [4, 5], [6, 7]]
     reads = [e for e in events if e[0] == "read"]
     assert [index for _, index, _ in reads] == list(range(8))
-    assert all(name.startswith("ahead") for *_, name in reads)
+    assert {name for *_, name in reads} == {"decoding_0"}
     for first in (0, 2, 4, 6):
         before = events[: events.index(("computed", first))]
         assert sum(e[0] == "read" for e in before) == min(first + 4, 8)
@@ -73,6 +80,31 @@ def test_on_a_cpu_what_is_read_ahead_leaves_the_cores_to_the_model(kind, monkeyp
     monkeypatch.setattr(torch, "set_num_threads", lambda n: told.append((threading.current_thread().name, n)))
     list(made.each_batch(watched([])))
     assert told == [("ahead_0", 1)]
+
+
+def test_beside_a_gpu_a_batchs_pictures_are_decoded_at_the_same_time(kind, monkeypatch):
+    monkeypatch.setattr(Front, "_computes_on_cores", False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    together = threading.Barrier(4, timeout=10)
+
+    def waits_for_three_others(question):
+        together.wait()
+        return question.conversation()
+
+    made, requests = front(kind, make_family("llava"), batch_size=4), watched([])
+    waiting = [
+        replace(r, question=replace(r.question, conversation=lambda q=r.question: waits_for_three_others(q)))
+        for r in requests
+    ]
+    answered = dict(pair for indices, of in made.each_batch(waiting) for pair in zip(indices, of, strict=True))
+    assert answered == dict(pair for i, of in made.each_batch(requests) for pair in zip(i, of, strict=True))
+
+
+def test_pictures_are_not_kept_once_they_are_encoded():
+    made = front("engine", make_family("llava"))
+    questions = [request.question for request in watched([])[:2]]
+    ready = made._encode(questions, [question.once() for question in questions])
+    assert ready.inputs.questions == tuple(questions) and ready.questions == questions
 
 
 def test_answers_are_those_of_batches_answered_one_at_a_time(any_family):
@@ -95,7 +127,7 @@ def test_a_picture_that_breaks_ahead_ends_the_run_in_its_turn_and_is_named(kind)
     assert "failed at [task toy, split val, document 4; task toy, split val, document 5]: InputError: " in message
     assert "task toy, split val, document 5: cannot be read: OSError: image file is truncated" in message
     assert max(index for _, index, _ in events) == 5
-    assert not [t for t in threading.enumerate() if t.name.startswith("ahead")]
+    assert not left()
 
 
 def test_no_thread_is_left_when_the_model_fails_or_nobody_takes_the_rest(monkeypatch):
@@ -103,7 +135,7 @@ def test_no_thread_is_left_when_the_model_fails_or_nobody_takes_the_rest(monkeyp
     batches = made.each_batch(watched([]))
     next(batches)
     batches.close()
-    assert not [t for t in threading.enumerate() if t.name.startswith("ahead")]
+    assert not left()
 
     def fails(questions, generation, inputs):
         raise RuntimeError("no kernel")
@@ -111,7 +143,7 @@ def test_no_thread_is_left_when_the_model_fails_or_nobody_takes_the_rest(monkeyp
     monkeypatch.setattr(made, "_answer_together", fails)
     with pytest.raises(GenerationError, match="document 1]: RuntimeError: no kernel"):
         made.answer(watched([]))
-    assert not [t for t in threading.enumerate() if t.name.startswith("ahead")]
+    assert not left()
 
 
 def test_a_method_that_makes_its_inputs_has_its_pictures_decoded_ahead():

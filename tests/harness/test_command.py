@@ -24,12 +24,10 @@ def runs(suite, checkpoint, tmp_path_factory):
     """Batch 1 and batch 4, in one command by a file of runs: its imports cost more than all answers."""
     folder = tmp_path_factory.mktemp("runs")
     (folder / "runs.yaml").write_text("- batch_size: 1\n- batch_size: 4\n")
-    arguments = ",".join(f"{name}={value}" for name, value in {"pretrained": checkpoint, **LAYERS}.items())
-    command = [
-        *(str(Path(sys.executable).with_name("lmms-eval")), "--model", "llava_contrastive"),
-        *("--model_args", arguments, "--tasks", ",".join(TYPED), "--log_samples", "--output_path", str(folder)),
-        *("--config", str(folder / "runs.yaml")),
-    ]
+    settings, more = {"pretrained": checkpoint, **LAYERS}, ("--config", str(folder / "runs.yaml"))
+    command = HarnessRun("llava_contrastive", settings, TYPED, folder, more=more).command
+    at = command.index("--batch_size")
+    del command[at : at + 2]  # it would win over the file
     environment = {**os.environ, **suite.environment, "HF_DATASETS_CACHE": str(folder / "cache")}
     done = subprocess.run(command, cwd=suite.folder, env=environment, capture_output=True, text=True)
     results = {json.loads(f.read_text())["config"]["batch_size"]: f for f in folder.rglob("*_results.json")}
@@ -80,6 +78,34 @@ def test_a_command_that_fails_shows_the_end_of_its_log(tmp_path, monkeypatch):
     monkeypatch.setattr(HarnessRun, "command", [sys.executable, "-c", "raise SystemExit('rho=3 is not a share')"])
     with pytest.raises(LmmsCaError, match="llava_vanilla ended with status 1(.|\n)*rho=3 is not a share"):
         HarnessRun("llava_vanilla", {}, ("gqa",), tmp_path)()
+
+
+def test_a_command_tells_how_far_it_is(tmp_path, monkeypatch):
+    """By the bar that our entries draw, whatever the harness draws beside it."""
+    monkeypatch.setattr("lmms_ca_plugin.harness.command.TOLD_EVERY", 0.01)
+    bars = "Building contexts: 100%|##| 9/9 [00:00<00:00]\rvanilla:  2%|#| 1/64 [00:01<00:07, 7.90question/s]\r"
+    script = f"import sys, time; sys.stderr.write({bars!r}); sys.stderr.flush(); time.sleep(0.5); sys.exit(3)"
+    monkeypatch.setattr(HarnessRun, "command", [sys.executable, "-c", script])
+    told = []
+    with pytest.raises(LmmsCaError, match="ended with status 3"):
+        HarnessRun("llava_vanilla", {}, ("gqa",), tmp_path)(told.append)
+    assert list(dict.fromkeys(told)) == ["loading", "1 of 64 questions"]
+
+
+def test_a_command_that_nobody_waits_for_is_ended(tmp_path, monkeypatch):
+    monkeypatch.setattr("lmms_ca_plugin.harness.command.TOLD_EVERY", 0.01)
+    monkeypatch.setattr(HarnessRun, "command", ["sleep", "60"])
+    begun = []
+    monkeypatch.setattr(
+        subprocess, "Popen", lambda *a, popen=subprocess.Popen, **k: begun.append(popen(*a, **k)) or begun[0]
+    )
+
+    def interrupt(_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        HarnessRun("llava_vanilla", {}, ("gqa",), tmp_path)(interrupt)
+    assert begun[0].returncode == -15
 
 
 def test_a_command_gives_its_own_result_file(tmp_path, monkeypatch):

@@ -18,7 +18,8 @@ def runs(monkeypatch):
     """What was run, in order; every run leaves ten scored questions."""
     made = []
 
-    def run(self):
+    def run(self, tell):
+        tell("1 of 10 questions")
         made.append(self)
         wrong = WRONG.get(self.model, 0)
         samples = {"mini_gqa": task_samples("mini_gqa", [0.0] * wrong + [1.0] * (10 - wrong), "vqa_exact")}

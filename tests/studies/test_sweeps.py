@@ -16,10 +16,11 @@ from lmms_ca_plugin.cli import reproduce as cli_reproduce
 from lmms_ca_plugin.cli import sweep as cli_sweep
 from lmms_ca_plugin.cli._shared import asked_of
 from lmms_ca_plugin.discovery import modules
+from lmms_ca_plugin.engine.agreement import Agreement
 from lmms_ca_plugin.engine.load import CheckpointOptions
 from lmms_ca_plugin.errors import OptionError
 from lmms_ca_plugin.families._contract import Trunk
-from lmms_ca_plugin.harness.study import Finished, Probed
+from lmms_ca_plugin.harness.study import Finished, Probed, RunAlone
 from lmms_ca_plugin.methods.contrastive import Contrastive
 from lmms_ca_plugin.results.multiplicity import holm
 from lmms_ca_plugin.results.published import SETS, tables
@@ -33,7 +34,7 @@ from lmms_ca_plugin.studies.reproduce import beside, laid_out, plans
 from lmms_ca_plugin.studies.sweep import planned, sweep
 from lmms_ca_plugin.studies.sweeps import load_sweep
 from lmms_ca_plugin.studies.targets import Claim, load_target
-from lmms_ca_plugin.studies.tidy import tidy
+from lmms_ca_plugin.studies.tidy import agreement, tidy
 
 PAPER = Trunk("llava", "llama", 32, 4096, 32, 4096, 32000, 32064)
 ASKED = Asked(("ca",), None)
@@ -170,6 +171,25 @@ def test_the_tidy_table_is_what_statistics_say(ran):
     np.testing.assert_allclose(tested["p_holm"], list(adjusted.values()))
     assert table.loc[table["variant"] == "vanilla", ["delta", "p_value", "x"]].isna().to_numpy().all()
     assert (table["seconds_per_question"] > 0).all() and set(table["limit"]) == {6}
+
+
+def test_answers_of_runs_alone_are_compared_with_the_studys(ran):
+    for swept in ran.values():
+        table, variants = swept.table, len(swept.finished.study.variants)
+        assert table.groupby("variant")["n_alone"].sum().tolist() == [2] * variants
+        assert set(table["n_alone_differ"]) == {0} and table["alone_margin"].isna().all()
+        assert swept.agreement == Agreement(2 * variants, ())
+
+
+def test_answers_that_differ_are_counted_with_their_margins(ran):
+    finished = ran["ratio"].finished
+    answers = finished.answers["vanilla"]
+    (first, second, *_), fake = answers, replace(next(iter(answers.values())), text="another", margin=0.25)
+    alone = RunAlone(0.5, {first: fake, second: answers[second], ("mini_gqa", -1): fake})
+    assert agreement(answers, alone) == Agreement(2, (0.25,))
+    rows = tidy(finished, {"vanilla": alone}).query("variant == 'vanilla'").set_index("task")
+    row = rows.loc[first[0]]
+    assert (row["n_alone_differ"], row["alone_margin"], row["seconds_per_question"]) == (1, 0.25, 0.5)
 
 
 def written(asked, tmp_path, scores, clusters, metric="vqa_accuracy"):
