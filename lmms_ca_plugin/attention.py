@@ -7,6 +7,8 @@ function no mask and padding takes part in attention without a word. Rows of one
 Deviates from `output_attentions=True`, which needs eager attention and `q * k` weights per head and block: here the
 kernel stays what it was, and only the wanted rows are computed again from the query and key that the block already
 has, after the rotary embedding, in at least float32.
+SDPA does without cuDNN, which PyTorch prefers on some GPUs: it takes 0.4 s to plan for every new shape, which is every
+decoding step of every batch (measured by others: modelscope/FunASR issue 3704), and answers would hang on the GPU.
 
 Axis letters: b rows, h query heads, g key-value heads, n = h / g, q query positions, r the last of them, k key
 positions, d head size.
@@ -139,9 +141,9 @@ class AttentionCall:
             self.weights = attention_weights(query[:, :, -1:], key, kernel.scaling, allowed)[:, :, 0]  # (b, h, k)
         if self.bias is not None:
             # FlashAttention takes no bias, so a block whose scores are edited runs SDPA with an explicit mask.
-            # The lowest finite number instead of minus infinity: a padded query sees no key at all, and its row
-            # must stay a number.
-            kernel, lowest = replace(kernel, name="sdpa"), torch.finfo(query.dtype).min
+            # A finite number instead of minus infinity: a padded query sees no key at all, and its row must stay a
+            # number. Half the lowest, because kernels multiply scores by log2(e).
+            kernel, lowest = replace(kernel, name="sdpa"), torch.finfo(query.dtype).min / 2
             bias = self.bias.on_last(q, query.device).to(query).clamp(min=lowest)
             mask = torch.where(visible(padding, q), bias, lowest)  # (b, 1, q, k)
         if self.reweighting is None:
@@ -262,13 +264,22 @@ def seam(config: Any) -> Iterator[None]:
         raise OptionError(
             "A method is attached to this model already; two methods at once are not defined. Finish it first."
         )
-    if kernel not in KERNELS:
+    if kernel not in KERNELS and not _from_hub(kernel):
         raise OptionError(f"attn_implementation '{kernel}' is not supported. Allowed: {', '.join(KERNELS)}.")
     name = PREFIX + kernel
     AttentionInterface.register(name, partial(_seam, kernel=kernel))
     AttentionMaskInterface.register(name, ALL_MASK_ATTENTION_FUNCTIONS[kernel])
-    config._attn_implementation = name
+    sdpa: Any = torch.backends.cuda
+    config._attn_implementation, with_cudnn = name, sdpa.cudnn_sdp_enabled()
+    sdpa.enable_cudnn_sdp(False)
     try:
         yield
     finally:
         config._attn_implementation = kernel
+        sdpa.enable_cudnn_sdp(with_cudnn)
+
+
+def _from_hub(kernel: str) -> bool:
+    """Whether it is what transformers takes in place of a FlashAttention that is not installed: a kernel of the hub."""
+    known = kernel in ALL_ATTENTION_FUNCTIONS and kernel in ALL_MASK_ATTENTION_FUNCTIONS
+    return known and kernel.startswith("kernels-community/") and "flash" in kernel

@@ -10,15 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
-from torch.utils._pytree import tree_flatten, tree_map_only
+from torch.utils._python_dispatch import TorchDispatchMode
 
 GPUS = 2
-MEMORY = 2**30
+MEMORY = 2**34
 CROSSING = {torch.ops.aten.copy_.default}
 INDEXING = {
     torch.ops.aten.index.Tensor,
@@ -87,7 +87,9 @@ def moved(tensor: Tensor, where: torch.device) -> Tensor:
     return result
 
 
-def _to(tensor: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+def _to(tensor: Tensor, *args: Any, copy: bool = False, **kwargs: Any) -> Tensor:
+    if copy:
+        tensor = tensor.clone()
     if args and isinstance(args[0], Tensor):
         where, dtype = args[0].device, args[0].dtype
     else:
@@ -131,21 +133,39 @@ def _indexed(device: torch.device) -> torch.device:
 
 def _computed(func: Any, args: Any, kwargs: dict[str, Any], watched: AbstractContextManager[Any]) -> Any:
     """Computes an operation on the CPU; what comes out is where it would be."""
-    if torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd"):
-        with watched:  # it is made of others, which inference mode does not take apart by itself
+    if _made_of_others(func):
+        with watched:  # inference mode does not take it apart by itself
             return func.decompose(*args, **kwargs)
-    tensors = [value for value in tree_flatten((args, kwargs))[0] if isinstance(value, Tensor)]
     if func is torch.ops.aten._local_scalar_dense.default:
         Pretended.waits += 1
+    tensors: list[Tensor] = []
+    held = _mapped((args, kwargs), lambda tensor: tensors.append(tensor) or _held(tensor))
     named = kwargs.get("device")
-    where = _indexed(torch.device(named)) if named is not None else _meet(func, args, tensors)
+    where = _meet(func, args, tensors) if named is None else _indexed(torch.device(named))
     if named is not None:
-        kwargs = {**kwargs, "device": torch.device("cpu")}
-    out = func(*tree_map_only(Pretended, _held, args), **tree_map_only(Pretended, _held, kwargs))
+        held[1]["device"] = torch.device("cpu")
+    out = func(*held[0], **held[1])
     if where.type != "cuda":
         return out
-    wrapped = tree_map_only(Tensor, lambda tensor: Pretended(tensor, where), out)
-    return return_and_correct_aliasing(func, args, kwargs, wrapped)
+    # What was changed in place is the tensor that was given.
+    given = {id(tensor.held): tensor for tensor in tensors if isinstance(tensor, Pretended)}
+    return _mapped(out, lambda tensor: given[id(tensor)] if id(tensor) in given else Pretended(tensor, where))
+
+
+@cache
+def _made_of_others(func: Any) -> bool:
+    return bool(torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd"))
+
+
+def _mapped(value: Any, change: Any) -> Any:
+    """Changes the tensors in what an operation takes or gives."""
+    if isinstance(value, Tensor):
+        return change(value)
+    if isinstance(value, (tuple, list)):
+        return type(value)([_mapped(each, change) for each in value])
+    if isinstance(value, dict):
+        return {name: _mapped(each, change) for name, each in value.items()}
+    return value
 
 
 def _meet(func: Any, args: Any, tensors: list[Tensor]) -> torch.device:
@@ -188,7 +208,15 @@ def pretended_gpus(patch: Any) -> Iterator[None]:
     patch.setattr(torch.cuda, "is_available", lambda: True)
     patch.setattr(torch.cuda, "mem_get_info", lambda _device=None: (MEMORY, MEMORY))
     patch.setattr(torch.cuda, "synchronize", lambda _device=None: None)
-    lifted, overwritten = torch._C._only_lift_cpu_tensors(), torch.__future__.get_overwrite_module_params_on_conversion()
+    patch.setattr(torch.cuda, "reset_peak_memory_stats", lambda _device=None: None)
+    patch.setattr(torch.cuda, "memory_allocated", lambda _device=None: 0)
+    patch.setattr(torch.cuda, "memory_reserved", lambda _device=None: 0)
+    patch.setattr(torch.cuda, "max_memory_allocated", lambda device: 2**30 * (1 + (device.index or 0)))
+    patch.setattr(torch.cuda, "get_device_name", lambda device: f"GPU {device.index}")
+    lifted, overwritten = (
+        torch._C._only_lift_cpu_tensors(),
+        torch.__future__.get_overwrite_module_params_on_conversion(),
+    )
     torch._C._set_only_lift_cpu_tensors(True)
     torch.__future__.set_overwrite_module_params_on_conversion(True)
     try:

@@ -65,6 +65,32 @@ def test_a_kernel_finds_its_own_name_in_the_config(monkeypatch):
     assert set(seen) == {"toy_kernel"}
 
 
+def test_a_kernel_of_the_hub_stands_in_for_flash_attention(monkeypatch):
+    """transformers names it so in the config where FlashAttention is asked for and not installed."""
+    name = "kernels-community/flash-attn2"
+    AttentionInterface.register(name, sdpa_attention_forward)
+    AttentionMaskInterface.register(name, ALL_MASK_ATTENTION_FUNCTIONS["sdpa"])
+    family = make_family("llava")
+    monkeypatch.setattr(family.text_config, "_attn_implementation", name)
+    with seam(family.text_config):
+        assert family.text_config._attn_implementation == f"lmms_ca_{name}"
+    monkeypatch.setattr(family.text_config, "_attn_implementation", "kernels-community/flash-unknown")
+    with (
+        pytest.raises(OptionError, match="'kernels-community/flash-unknown' is not supported"),
+        seam(family.text_config),
+    ):
+        pass
+
+
+def test_sdpa_does_without_cudnn_inside_and_with_it_again_outside():
+    config = make_family("llava").text_config
+    assert torch.backends.cuda.cudnn_sdp_enabled()
+    with pytest.raises(KeyError), seam(config):
+        assert not torch.backends.cuda.cudnn_sdp_enabled()
+        raise KeyError
+    assert torch.backends.cuda.cudnn_sdp_enabled()
+
+
 def test_eager_attention_is_refused(monkeypatch):
     family = make_family("llava")
     monkeypatch.setattr(family.text_config, "_attn_implementation", "eager")

@@ -7,6 +7,8 @@ Source of the true shape: config.json of llava-hf/llava-1.5-7b-hf and of openai/
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 from transformers import AutoModelForImageTextToText, CLIPVisionConfig, GenerationConfig, LlamaConfig, LlavaConfig
@@ -49,7 +51,8 @@ def true_shape(device: torch.device, seed: int) -> nn.Module:
         seed: Seed of the weights, which are transformers' own initialisation.
 
     Returns:
-        A `LlavaForConditionalGeneration` in evaluation mode; its token ids are the small tokenizer's.
+        A `LlavaForConditionalGeneration` in evaluation mode; its token ids are the small tokenizer's, and it chooses no
+        other.
     """
     tokenizer = build_tokenizer()
     special = {
@@ -90,6 +93,9 @@ def true_shape(device: torch.device, seed: int) -> nn.Module:
             config, dtype=torch.bfloat16, attn_implementation="sdpa"
         )
     model.generation_config = GenerationConfig(**special)
+    # Tokens that the small tokenizer does not know have no text; answers of them would all be the same, blank.
+    head: Any = model.lm_head
+    head.weight.data[len(tokenizer) :] = 0
     return model.eval()
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.status import Status
 
 CHECKPOINT = "mini"
 TASKS = ("mini",)
@@ -51,7 +53,7 @@ def quickstart(
         console.print(f"$ {' '.join(run.command)}", style="dim", soft_wrap=True)
         doing = f"{number}/{len(ENTRIES)} {entry}: lmms-eval runs (its output: {output / entry}.log)"
         with console.status(doing) as status:
-            result = run.earlier() or run(lambda told, status=status, doing=doing: status.update(f"{doing}, {told}"))
+            result = run.earlier() or run(partial(_update, status, doing))
         console.print(f"{number}/{len(ENTRIES)} {entry}: {result}", soft_wrap=True)
         outputs.append(output)
     csv = outputs[0].parent / "leaderboard.csv"
@@ -64,3 +66,7 @@ def quickstart(
         "Next: lmms-ca sweep layermask, lmms-ca models, and the README for real weights.",
         soft_wrap=True,
     )
+
+
+def _update(status: Status, doing: str, how_far: str) -> None:
+    status.update(f"{doing}, {how_far}")

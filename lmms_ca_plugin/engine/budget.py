@@ -1,6 +1,6 @@
 """How many branches pass together: memory that a batch needs, from the model's shapes, beside memory that may be used.
 
-Rule: what may be used is measured once, beside the loaded weights: 90 % of what a GPU has left, half of a computer's
+Rule: what may be used is measured once, beside the loaded weights: 90 % of what GPUs have left, half of a computer's
 memory. What is needed is counted, not tried: the baseline's keys and values, the states at which branches leave it, the
 keys and values that branches own, and what the modules of one block hold at a time for every row that passes it. The
 last is an upper bound for a block of attention and a gated MLP; `tests/engine/test_budget.py` measures both.
@@ -12,6 +12,7 @@ Axis letters: b samples, s prompt positions, L blocks.
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -30,13 +31,23 @@ SHARE_OF_COMPUTER = 0.5
 SHARE_OF_PASS = 0.25  # of what may be used, for what passes a block; the rest is for what stays
 
 
-def measured(device: torch.device) -> int:
-    """Measures how many bytes may be used on a device that holds the weights already."""
-    if device.type == "cuda":
-        free, _total = torch.cuda.mem_get_info(device)
-        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return int(SHARE_OF_GPU * (free + unused))
-    return int(SHARE_OF_COMPUTER * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+def measured(blocks: Mapping[torch.device, int]) -> int:
+    """Measures how many bytes may be used beside weights that are loaded already.
+
+    Args:
+        blocks: How many blocks each device holds; what a block keeps lies where the block does.
+
+    Returns:
+        Bytes over all GPUs, as far as each has room for its blocks' part; without a GPU, the computer's.
+    """
+    if any(device.type != "cuda" for device in blocks):
+        return int(SHARE_OF_COMPUTER * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    return int(SHARE_OF_GPU * min(_unused(device) * sum(blocks.values()) / held for device, held in blocks.items()))
+
+
+def _unused(device: torch.device) -> int:
+    free, _total = torch.cuda.mem_get_info(device)
+    return int(free) + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
 
 
 @dataclass(frozen=True)
@@ -152,7 +163,7 @@ def budget_of(family: Family, memory_gib: float | None) -> int:
         OptionError: A number that is not above 0.
     """
     if memory_gib is None:
-        return measured(family.model.device)
+        return measured(Counter(next(block.parameters()).device for block in family.blocks))
     if not memory_gib > 0:
         raise OptionError(f"memory_gib={memory_gib} is not allowed. Allowed: above 0, or leave it out.")
     return int(memory_gib * GIB)

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from lmms_ca_plugin.engine import beams
+from lmms_ca_plugin.engine.ahead import Ready
 from lmms_ca_plugin.engine.decode import decode
 from lmms_ca_plugin.engine.fingerprint import check_profiles
-from lmms_ca_plugin.engine.front import Front, Ready
+from lmms_ca_plugin.engine.front import Front
 from lmms_ca_plugin.engine.generation import Generation
 from lmms_ca_plugin.engine.load import CheckpointOptions, InputOptions, describe, load
 from lmms_ca_plugin.engine.passes import MapPasses
@@ -94,8 +95,10 @@ class Engine(Front[Answer]):
         """Answers questions that share their settings, in one batch if it fits, and writes the trace."""
         return self._answer_now(questions, generation)
 
-    def _encode(self, questions: Sequence[Question], read: Sequence[Question]) -> Ready:
-        return Ready(read, None) if self.method.makes_inputs else super()._encode(questions, read)
+    def _encode(self, questions: Sequence[Question]) -> Ready:
+        if self.method.makes_inputs:
+            return Ready([question.once() for question in questions], None)
+        return super()._encode(questions)
 
     def _answer_together(
         self, questions: Sequence[Question], generation: Generation, inputs: Inputs | None

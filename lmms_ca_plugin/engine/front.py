@@ -3,24 +3,22 @@
 Questions of several tasks are answered together: each keeps its own task, split, document and settings. They are
 grouped by their settings, sorted by length, longest first, and answered a batch at a time.
 
-Rule: while the model computes a batch, a thread preprocesses the next one, one batch ahead and no more; its pictures
-are decoded by several threads where the model leaves the cores to them.
+Rule: while the model computes a batch, the next one is made ready (`engine/ahead.py`).
 """
 
 from __future__ import annotations
 
-import os
+import gc
 import sys
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
 import torch
 from tqdm import tqdm
 
+from lmms_ca_plugin.engine.ahead import Ahead, Ready, Spent
 from lmms_ca_plugin.engine.decode import cut
 from lmms_ca_plugin.engine.generation import Generation, NewTokens
 from lmms_ca_plugin.engine.requests import Answer, Request, RunOptions, batches, sample_seed
@@ -28,46 +26,7 @@ from lmms_ca_plugin.errors import GenerationError, InputError, MemoryLimitError
 from lmms_ca_plugin.families._contract import Family, Inputs, Prompt, Question
 
 OfOne = TypeVar("OfOne")  # what is answered to one question
-MOST_DECODERS = 8
-
-
-@dataclass(frozen=True)
-class Ready:
-    """A batch for which everything is done that needs no model.
-
-    Attributes:
-        questions: What is asked.
-        inputs: It encoded; None where the method makes its inputs out of what the model sees.
-    """
-
-    questions: Sequence[Question]
-    inputs: Inputs | None
-
-
-@dataclass(frozen=True)
-class Ahead:
-    """A batch that was made ready before its turn.
-
-    Attributes:
-        ready: The batch.
-        seconds: How long it took.
-    """
-
-    ready: Ready
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Spent:
-    """Where the time of a run went, in seconds.
-
-    Attributes:
-        encoding: Decoding and preprocessing pictures, and tokens; most of it beside the model.
-        waiting: How long the model waited for that.
-    """
-
-    encoding: float = 0.0
-    waiting: float = 0.0
+ALLOC_FAILED = ("CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")  # PyTorch has no exception of their own
 
 
 class Front(ABC, Generic[OfOne]):
@@ -96,17 +55,11 @@ class Front(ABC, Generic[OfOne]):
     def _answer_together(
         self, questions: Sequence[Question], generation: Generation, inputs: Inputs | None
     ) -> list[OfOne]:
-        """Answers questions that share their settings, in one batch; see `Ahead` for the inputs."""
+        """Answers questions that share their settings, in one batch; see `Ready` for the inputs."""
 
-    def _encode(self, questions: Sequence[Question], read: Sequence[Question]) -> Ready:
-        """Does for a batch what needs no model.
-
-        Args:
-            questions: The batch.
-            read: The same, with pictures that are decoded already.
-        """
-        # Whoever asks again decodes again: a batch's pictures are far larger than what the vision tower takes of them.
-        return Ready(questions, replace(self.family.encode(read), questions=tuple(questions)))
+    def _encode(self, questions: Sequence[Question]) -> Ready:
+        """Does for some questions of a batch what needs no model; may be called by several threads at a time."""
+        return Ready(questions, self.family.encode(questions))
 
     # ---- batches -----------------------------------------------------------------------------------------------------
     def each_batch(self, requests: Sequence[Request]) -> Iterator[tuple[list[int], list[OfOne]]]:
@@ -121,28 +74,17 @@ class Front(ABC, Generic[OfOne]):
         Raises:
             GenerationError: A question could not be answered; the message names it.
         """
-        self.spent = Spent()
         turns = list(batches(requests, self.options.batch_size))
-
-        def prepare(turn: int) -> Ahead:
-            start = time.perf_counter()
-            questions = [requests[i].question for i in turns[turn]]
-            ready = self._encode(questions, list(decoders.map(Question.once, questions)))
-            return Ahead(ready, time.perf_counter() - start)
-
-        # Leaving the block waits for the threads, also after an exception or when nobody takes the rest.
+        asked = [[requests[i].question for i in indices] for indices in turns]
+        pad_token, on_cpu = self.family.processor.tokenizer.pad_token_id, self.family.model.device.type == "cpu"
         with (
             tqdm(total=len(requests), desc=self.name, unit="question", disable=not self.is_main) as progress,
-            ThreadPoolExecutor(self._decoders, "decoding") as decoders,
-            ThreadPoolExecutor(1, "ahead", initializer=self._leave_cores) as thread,
+            Ahead(asked, self._encode, pad_token, beside_gpu=not on_cpu) as ahead,
         ):
-            coming = thread.submit(prepare, 0) if turns else None
-            for turn, indices in enumerate(turns):
+            for indices in turns:
                 try:
-                    assert coming is not None
-                    ahead = self._wait_for(coming)
-                    coming = thread.submit(prepare, turn + 1) if turn + 1 < len(turns) else None
-                    ready = ahead.ready
+                    ready = ahead.take()
+                    self.spent = ahead.spent
                     answered = self._answer_fitting(ready.questions, requests[indices[0]].generation, ready.inputs)
                 except Exception as error:  # any failure at all must name its documents, and must not become an answer
                     names = "; ".join(requests[i].question.name for i in indices)
@@ -152,34 +94,10 @@ class Front(ABC, Generic[OfOne]):
                 yield indices, answered
                 progress.update(len(indices))
 
-    @property
-    def _decoders(self) -> int:
-        """How many threads decode pictures."""
-        return 1 if self._computes_on_cores else min(MOST_DECODERS, os.cpu_count() or 1)
-
-    @property
-    def _computes_on_cores(self) -> bool:
-        return bool(self.family.model.device.type == "cpu")
-
-    def _leave_cores(self) -> None:
-        """Keeps the thread's operations, and those of threads that begin later, on one core where the model needs all.
-
-        With a second team of threads there are more than cores, and OpenMP has the model's sleep after every operation.
-        """
-        if self._computes_on_cores:
-            torch.set_num_threads(1)
-
     def _answer_now(self, questions: Sequence[Question], generation: Generation) -> list[OfOne]:
         """Answers one batch alone: nothing is done ahead of it."""
-        ready = self._encode(questions, [question.once() for question in questions])
+        ready = self._encode(questions)
         return self._answer_fitting(ready.questions, generation, ready.inputs)
-
-    def _wait_for(self, coming: Future[Ahead]) -> Ahead:
-        start = time.perf_counter()
-        ahead = coming.result()
-        waited = time.perf_counter() - start
-        self.spent = Spent(self.spent.encoding + ahead.seconds, self.spent.waiting + waited)
-        return ahead
 
     def _answer_fitting(
         self, questions: Sequence[Question], generation: Generation, inputs: Inputs | None
@@ -189,13 +107,14 @@ class Front(ABC, Generic[OfOne]):
         if self._most is None or size <= self._most:
             try:
                 return self._answer_together(questions, generation, inputs)
-            except (MemoryLimitError, torch.cuda.OutOfMemoryError) as error:
-                if size == 1:
+            except (MemoryLimitError, RuntimeError) as error:
+                if size == 1 or not (isinstance(error, MemoryLimitError) or _is_out_of_memory(error)):
                     raise
                 self._say_once(f"{self.name}: a batch of {size} does not fit and is halved. {error}")
                 if not isinstance(error, MemoryLimitError):
                     self._most = size - size // 2  # what a GPU refuses costs a pass each time it is tried
             # Tried again behind the handler: the exception holds on to the tensors of the pass that failed.
+            gc.collect()
             torch.cuda.empty_cache()
         half = size - size // 2
         first, second = (None, None) if inputs is None else (inputs.part(0, half), inputs.part(half, size))
@@ -246,3 +165,8 @@ class Front(ABC, Generic[OfOne]):
             runaway = not (new.ended or stopped)
             answers.append(Answer(text.strip(), length, images, len(new.ids), log, runaway=runaway, margin=new.margin))
         return answers
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether a GPU's memory was too small for what was asked."""
+    return isinstance(error, torch.cuda.OutOfMemoryError) or any(name in str(error) for name in ALLOC_FAILED)

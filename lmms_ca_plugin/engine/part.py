@@ -231,7 +231,8 @@ def read_states(read: Read, states: Tensor, padding: Tensor) -> Tensor:
     elif read.rows == "first":
         first = padding.long().argmax(-1).to(states.device)  # (r,)
         states = states[torch.arange(len(states), device=states.device), first]  # (r, e)
-    taken = states if read.dims is None else states[..., list(read.dims)]  # (..., dims)
+    # A list of dims as an index would be brought to a GPU at every block, which waits for it.
+    taken = states if read.dims is None else torch.stack([states[..., dim] for dim in read.dims], -1)  # (..., dims)
     if read.kind == "hidden":
         return taken
     dtype = torch.promote_types(states.dtype, torch.float32)

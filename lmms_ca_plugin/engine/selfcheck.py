@@ -140,9 +140,13 @@ def _unchanged(family: Family, edits: Sequence[Edit], prompt: Prompt, before: Te
     return torch.equal(before, after)
 
 
-def _close(before: Tensor, after: Tensor, at_most: float = 1.0) -> bool:
+def _close(before: Tensor, after: Tensor, at_most: float = 0.25) -> bool:
     """Whether scores are equal up to rounding, relative to the largest: 1e-5 in float32, `at_most` in few bits."""
-    tolerance = min(100 * torch.finfo(before.dtype).eps, at_most)
+    eps = torch.finfo(before.dtype).eps
+    if before.dtype == torch.float32 and before.device.type == "cuda":
+        # A GPU sums in another order for another shape, and TF32, where it is on, has 10 bits.
+        eps = 2**-10 if torch.backends.cuda.matmul.allow_tf32 else 10 * eps
+    tolerance = min(100 * eps, at_most)
     return bool((before - after).abs().max() <= tolerance * before.abs().max())
 
 

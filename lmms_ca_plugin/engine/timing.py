@@ -26,11 +26,11 @@ class Timed:
 
     Attributes:
         seconds: The median over the batches of seconds per question, from the picture to the answer.
-        answers: One per request, in the order asked.
+        answers: By task and document.
     """
 
     seconds: float
-    answers: tuple[Answer, ...]
+    answers: Mapping[tuple[str, int], Answer]
 
 
 def timed_alone(
@@ -50,24 +50,22 @@ def timed_alone(
     engines = {name: Engine(family, method, options, name) for name, method in methods.items()}
     draw = Random(options.seed)
     taken: dict[str, list[float]] = {name: [] for name in engines}
-    answers: dict[str, dict[int, Answer]] = {name: {} for name in engines}
+    answers: dict[str, dict[tuple[str, int], Answer]] = {name: {} for name in engines}
     turns = list(batches(requests, options.batch_size))
     for number, indices in enumerate([turns[0], *turns]):
         order = list(engines)
         draw.shuffle(order)
+        questions = [requests[i].question for i in indices]
+        keys = [(question.task, question.doc_id) for question in questions]
         for name in order:
-            batch = [requests[i] for i in indices]
             _wait(family)
             start = time.perf_counter()
-            answered = engines[name].answer_batch([request.question for request in batch], batch[0].generation)
+            answered = engines[name].answer_batch(questions, requests[indices[0]].generation)
             _wait(family)
             if number:
-                taken[name].append((time.perf_counter() - start) / len(batch))
-                answers[name].update(zip(indices, answered, strict=True))
-    return {
-        name: Timed(median(seconds), tuple(answers[name][i] for i in range(len(requests))))
-        for name, seconds in taken.items()
-    }
+                taken[name].append((time.perf_counter() - start) / len(questions))
+                answers[name].update(zip(keys, answered, strict=True))
+    return {name: Timed(median(seconds), answers[name]) for name, seconds in taken.items()}
 
 
 def _wait(family: Family) -> None:

@@ -10,20 +10,22 @@ Axis letters: b samples, s prompt positions, e hidden size, k key positions, v v
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
-from PIL.Image import Image
 from torch import Tensor, nn
 from transformers import PretrainedConfig
 
-from lmms_ca_plugin.errors import CheckpointError, InputError
+from lmms_ca_plugin.errors import CheckpointError
+from lmms_ca_plugin.families._inputs import Inputs as Inputs  # parts of the contract, in files of their own
+from lmms_ca_plugin.families._inputs import Message as Message
+from lmms_ca_plugin.families._inputs import Question as Question
 from lmms_ca_plugin.families._masks import causal_mask
-from lmms_ca_plugin.families._narrow import Narrow as Narrow  # as is this
-from lmms_ca_plugin.families._trunk import Trunk as Trunk  # part of the contract, in a file of its own
-from lmms_ca_plugin.families._views import Features, Views
+from lmms_ca_plugin.families._narrow import Narrow as Narrow
+from lmms_ca_plugin.families._trunk import Trunk as Trunk
+from lmms_ca_plugin.families._views import Views
 
 
 class Kind(IntEnum):
@@ -33,95 +35,6 @@ class Kind(IntEnum):
     BASE = 1  # a token of the view that shows the whole picture
     TILE = 2  # a token of a high-resolution tile
     NEWLINE = 3  # the separator that closes a row of tiles; it holds image content after block 0
-
-
-@dataclass(frozen=True)
-class Message:
-    """One turn of a conversation.
-
-    Attributes:
-        role: Who speaks.
-        text: What is said, without picture placeholders.
-        pictures: The pictures shown in this turn, before the text.
-    """
-
-    role: Literal["system", "user", "assistant"]
-    text: str
-    pictures: tuple[Image, ...] = ()
-
-
-@dataclass(frozen=True)
-class Question:
-    """One document to be answered.
-
-    Attributes:
-        task: The task's name.
-        split: The split the document is from.
-        doc_id: The document's index in that split.
-        conversation: Called when the question's turn has come, so that pictures are decoded late.
-        length: Any number that grows with the prompt's length; questions are batched in its order.
-    """
-
-    task: str
-    split: str
-    doc_id: int
-    conversation: Callable[[], tuple[Message, ...]]
-    length: int = 0
-
-    @property
-    def name(self) -> str:
-        """How messages call this question."""
-        return f"task {self.task}, split {self.split}, document {self.doc_id}"
-
-    def read(self) -> tuple[Message, ...]:
-        """Gets the conversation and decodes its pictures.
-
-        Raises:
-            InputError: The task's own code failed on this document, e.g. because a picture cannot be decoded.
-        """
-        try:
-            return self.conversation()
-        except Exception as error:  # whatever the task's code or the image library raises, the document must be named
-            raise InputError(f"{self.name}: cannot be read: {type(error).__name__}: {error}") from error
-
-    def once(self) -> Question:
-        """Reads the conversation now, so that whoever asks again gets the same pictures, decoded already."""
-        conversation = self.read()
-        return replace(self, conversation=lambda: conversation)
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """A batch as the processor gives it, on the CPU, left-padded.
-
-    Attributes:
-        input_ids: (b, s) token ids; picture placeholders are expanded already.
-        padding: (b, s) bool, True at real tokens.
-        pictures: What the vision side takes, e.g. `pixel_values`; empty when no sample has a picture.
-        num_pictures: Pictures per sample.
-        questions: What was asked, for messages.
-        features: Of all pictures in order, where they have been looked at already; they take the pictures' place.
-    """
-
-    input_ids: Tensor
-    padding: Tensor
-    pictures: dict[str, Tensor]
-    num_pictures: tuple[int, ...]
-    questions: tuple[Question, ...]
-    features: tuple[Features, ...] | None = None
-
-    def part(self, first: int, end: int) -> Inputs:
-        """Takes the samples from `first` to before `end`, without the padding that only the others need."""
-        start = int(self.padding[first:end].any(0).int().argmax())
-        before, count = sum(self.num_pictures[:first]), sum(self.num_pictures[first:end])
-        return Inputs(
-            self.input_ids[first:end, start:],
-            self.padding[first:end, start:],
-            {k: v[before : before + count] for k, v in self.pictures.items()} if count else {},
-            self.num_pictures[first:end],
-            self.questions[first:end],
-            None if self.features is None else self.features[before : before + count],
-        )
 
 
 @dataclass(frozen=True)

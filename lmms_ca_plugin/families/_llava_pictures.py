@@ -152,11 +152,9 @@ class LlavaPictures(Family):
         return self.look(inputs)
 
     def moved(self, pictures: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Brings pictures to the model's device, and numbers to its type."""
+        """Brings pixels to the model's device and type; sizes stay where they are read."""
         device: Any = self.model.model.language_model.embed_tokens.weight.device
-        return {
-            k: v.to(device, self.model.dtype) if v.is_floating_point() else v.to(device) for k, v in pictures.items()
-        }
+        return {k: v.to(device, self.model.dtype) if v.is_floating_point() else v for k, v in pictures.items()}
 
 
 def _border(picture: tuple[int, int]) -> tuple[int, int]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -43,8 +44,7 @@ def causal_mask(config: Any, states: Tensor, padding: Tensor) -> Tensor | None:
     Returns:
         E.g. (b, 1, q, k) bool, or None where a plain causal mask will do.
     """
-    # transformers 4.57 calls the states `input_embeds` and asks for `cache_position`; 5.x does not.
-    accepted = inspect.signature(create_causal_mask).parameters
+    accepted = _accepted()
     seen = padding.shape[1] - states.shape[1]
     offered = {
         "config": config,
@@ -56,3 +56,9 @@ def causal_mask(config: Any, states: Tensor, padding: Tensor) -> Tensor | None:
     }
     mask: Tensor | None = create_causal_mask(**{k: v for k, v in offered.items() if k in accepted})
     return mask
+
+
+@cache
+def _accepted() -> frozenset[str]:
+    """What transformers' mask function takes: 4.57 says `input_embeds` and asks for `cache_position`, 5.x does not."""
+    return frozenset(inspect.signature(create_causal_mask).parameters)

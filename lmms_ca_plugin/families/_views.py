@@ -17,7 +17,7 @@ from lmms_ca_plugin.errors import OptionError
 from lmms_ca_plugin.families._cells import Cells
 
 if TYPE_CHECKING:
-    from lmms_ca_plugin.families._contract import Inputs, Question
+    from lmms_ca_plugin.families._inputs import Inputs, Question
 
 
 @dataclass(frozen=True)

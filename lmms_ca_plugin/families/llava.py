@@ -217,14 +217,15 @@ class Llava(LlavaPictures):
         placeholders = input_ids == self.trunk.image_token_id  # (b, s)
         kinds = torch.zeros_like(input_ids, dtype=torch.int8)  # (b, s)
         if any(inputs.num_pictures):
-            self._check_counts(inputs, placeholders, [len(f.states) for f in features])
+            self._check_counts(inputs, [len(f.states) for f in features])
             states = states.masked_scatter(placeholders[..., None], torch.cat([f.states for f in features]).to(states))
             kinds = kinds.masked_scatter(placeholders, torch.cat([f.kinds for f in features]).to(kinds))
         positions = (padding.long().cumsum(-1) - 1).clamp(min=0)  # (b, s)
         return Prompt(input_ids=input_ids, states=states, padding=padding, kinds=kinds, positions=positions)
 
-    def _check_counts(self, inputs: Inputs, placeholders: Tensor, lengths: list[int]) -> None:
+    def _check_counts(self, inputs: Inputs, lengths: list[int]) -> None:
         first = 0
+        placeholders = inputs.input_ids == self.trunk.image_token_id  # (b, s)
         for row, (question, count) in enumerate(zip(inputs.questions, inputs.num_pictures, strict=True)):
             features = sum(lengths[first : first + count])
             tokens = int(placeholders[row].sum())

@@ -47,7 +47,7 @@ def run_record(
         "commit": getattr(model.config, "_commit_hash", None),
         "weights": weights(checkpoint),
         "dtype": str(model.dtype).removeprefix("torch."),
-        "device": torch.cuda.get_device_name(model.device) if _on_gpu(family) else "cpu",
+        "device": " + ".join(map(torch.cuda.get_device_name, _gpus(family))) or "cpu",
         "attn_implementation": family.text_config._attn_implementation,
         "versions": versions(),
     }
@@ -74,11 +74,13 @@ def cost(family: Family, seconds: float) -> dict[str, Any]:
         seconds: Time spent answering.
 
     Returns:
-        `seconds`, and `peak_memory_gib`, which is None on a CPU.
+        `seconds`, and `peak_memory_gib`, over all GPUs that hold weights; None on a CPU.
     """
-    peak = torch.cuda.max_memory_allocated(family.model.device) / 2**30 if _on_gpu(family) else None
-    return {"seconds": seconds, "peak_memory_gib": peak}
+    peaks = [torch.cuda.max_memory_allocated(device) for device in _gpus(family)]
+    return {"seconds": seconds, "peak_memory_gib": sum(peaks) / 2**30 if peaks else None}
 
 
-def _on_gpu(family: Family) -> bool:
-    return bool(family.model.device.type == "cuda")
+def _gpus(family: Family) -> list[torch.device]:
+    """The GPUs that hold weights, in order."""
+    devices = {parameter.device for parameter in family.model.parameters()}
+    return sorted((device for device in devices if device.type == "cuda"), key=lambda device: device.index or 0)

@@ -25,7 +25,7 @@ from lmms_ca_plugin.engine.engine import Engine
 from lmms_ca_plugin.engine.fingerprint import check_profiles, checkpoint_sha
 from lmms_ca_plugin.engine.load import CheckpointOptions, InputOptions, describe, load
 from lmms_ca_plugin.engine.requests import Answer, Request, RunOptions
-from lmms_ca_plugin.engine.timing import timed_alone
+from lmms_ca_plugin.engine.timing import Timed, timed_alone
 from lmms_ca_plugin.errors import OptionError
 from lmms_ca_plugin.families._contract import Family
 from lmms_ca_plugin.harness.asked import chat_question, generation_of, whole_pictures
@@ -172,7 +172,7 @@ class Runner:
                 results[variant.name] = write_files(replay, self.tasks, study.output / variant.name, journal.date)
             return Finished(study, results, journal.answers)
 
-    def timed(self, questions: int) -> dict[str, RunAlone]:
+    def timed(self, questions: int) -> dict[str, Timed]:
         """Runs every variant alone on some of the study's questions, which takes as many runs as there are variants.
 
         Args:
@@ -181,11 +181,8 @@ class Runner:
         Returns:
             Times and answers, by variant.
         """
-        asked = self._some(questions)
-        keys = [(request.question.task, request.question.doc_id) for request in asked]
         with whole_pictures():
-            timed = timed_alone(self.family, self.methods, asked, self._options)
-        return {name: RunAlone(of.seconds, dict(zip(keys, of.answers, strict=True))) for name, of in timed.items()}
+            return timed_alone(self.family, self.methods, self._some(questions), self._options)
 
     def probed(self, questions: int) -> Probed:
         """Answers some questions under all variants, together as the study will, and throws the answers away.
@@ -259,19 +256,6 @@ class Alone:
         """Answers questions batch by batch; see `Branched.answer`."""
         for indices, answers in self.engine.each_batch(requests):
             yield indices, {self.engine.name: answers}
-
-
-@dataclass(frozen=True)
-class RunAlone:
-    """A variant in a run of its own, beside the study.
-
-    Attributes:
-        seconds: Per question, the median over the batches.
-        answers: By task and document.
-    """
-
-    seconds: float
-    answers: Mapping[Key, Answer]
 
 
 @dataclass(frozen=True)

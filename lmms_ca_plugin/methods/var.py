@@ -153,14 +153,14 @@ class _Sinks:
         roles = torch.full(sink.shape, float(Role.OTHER), device=sink.device)  # (b, s)
         roles = roles.masked_fill(prompt.is_image, Role.VISUAL).masked_fill(sink & prompt.is_image, Role.VISUAL_SINK)
         roles = roles.masked_fill(sink & ~prompt.is_image, Role.TEXT_SINK)
-        counts = {role: (roles == role).sum(-1).tolist() for role in (Role.TEXT_SINK, Role.VISUAL_SINK)}
+        counts = torch.stack([(roles == role).sum(-1) for role in (Role.TEXT_SINK, Role.VISUAL_SINK)], -1)  # (b, 2)
         log = tuple(
             {
                 "sink_dims": list(self.read.dims or ()),
                 "text_sinks": {self.read.block: text},
                 "visual_sinks": {self.read.block: visual},
             }
-            for text, visual in zip(counts[Role.TEXT_SINK], counts[Role.VISUAL_SINK], strict=True)
+            for text, visual in counts.tolist()
         )
         return Decision(roles, log)
 

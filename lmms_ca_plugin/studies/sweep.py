@@ -13,9 +13,10 @@ import pandas as pd
 
 from lmms_ca_plugin.engine.agreement import Agreement
 from lmms_ca_plugin.engine.load import describe
+from lmms_ca_plugin.engine.timing import Timed
 from lmms_ca_plugin.errors import LmmsCaError, OptionError
 from lmms_ca_plugin.figures.save import save
-from lmms_ca_plugin.harness.study import Finished, RunAlone, Runner, Study, Variant
+from lmms_ca_plugin.harness.study import Finished, Runner, Study, Variant
 from lmms_ca_plugin.results.schema import write_atomically
 from lmms_ca_plugin.studies.asked import Asked
 from lmms_ca_plugin.studies.sweeps import load_sweep
@@ -121,7 +122,7 @@ def sweep(names: Sequence[str], asked: Asked, leave_out: bool = False) -> dict[s
     return {name: _finish(name, finished.part(name, variants), alone) for name, variants in plan.parts.items()}
 
 
-def _finish(name: str, finished: Finished, alone: Mapping[str, RunAlone]) -> Swept:
+def _finish(name: str, finished: Finished, alone: Mapping[str, Timed]) -> Swept:
     table = tidy(finished, alone)
     folder = finished.study.output
     csv = folder / f"{name}.csv"

@@ -16,8 +16,9 @@ import pandas as pd
 
 from lmms_ca_plugin.engine.agreement import Agreement
 from lmms_ca_plugin.engine.requests import Answer
+from lmms_ca_plugin.engine.timing import Timed
 from lmms_ca_plugin.harness.journal import Key
-from lmms_ca_plugin.harness.study import Finished, RunAlone, Variant
+from lmms_ca_plugin.harness.study import Finished, Variant
 from lmms_ca_plugin.results.multiplicity import holm
 from lmms_ca_plugin.results.runs import TaskRun, read_runs
 from lmms_ca_plugin.results.schema import BASELINE
@@ -44,7 +45,7 @@ COLUMNS = (
 )
 
 
-def tidy(finished: Finished, alone: Mapping[str, RunAlone] | None = None) -> pd.DataFrame:
+def tidy(finished: Finished, alone: Mapping[str, Timed] | None = None) -> pd.DataFrame:
     """Tabulates a study.
 
     Args:
@@ -109,13 +110,13 @@ def _row(variant: Variant, run: TaskRun, answers: Sequence[Answer]) -> dict[str,
     }
 
 
-def agreement(together: Mapping[Key, Answer], alone: RunAlone) -> Agreement:
+def agreement(together: Mapping[Key, Answer], alone: Timed) -> Agreement:
     """Compares answers of a study with those of a run alone, on the questions that both were asked."""
     keys = [key for key in alone.answers if key in together]
     return Agreement.of([together[key] for key in keys], [alone.answers[key] for key in keys])
 
 
-def _alone(answers: Mapping[Key, Answer], alone: RunAlone) -> dict[str, Any]:
+def _alone(answers: Mapping[Key, Answer], alone: Timed) -> dict[str, Any]:
     found = agreement(answers, alone)
     counts = {"n_alone": found.compared, "n_alone_differ": found.differing, "alone_margin": found.widest}
     return {"seconds_per_question": alone.seconds, **counts}

@@ -111,13 +111,22 @@ def test_what_is_held_is_no_more_than_what_is_counted(wide, split):
 def test_the_default_is_measured(monkeypatch):
     family = make_family("llava")
     monkeypatch.setattr(budget.os, "sysconf", {"SC_PHYS_PAGES": 1000, "SC_PAGE_SIZE": 4096}.get)
-    assert budget_of(family, None) == measured(CPU) == 2_048_000
-    for name, found in (("mem_get_info", (700, 9000)), ("memory_reserved", 500), ("memory_allocated", 200)):
-        monkeypatch.setattr(torch.cuda, name, lambda device, found=found: found)
-    assert measured(torch.device("cuda")) == 900  # 90 % of 700 and of the 300 that PyTorch holds unused
+    assert budget_of(family, None) == measured({CPU: 6}) == 2_048_000
     assert budget_of(family, 1.5) == 1.5 * GIB
     with pytest.raises(OptionError, match=r"memory_gib=0 is not allowed. Allowed: above 0, or leave it out"):
         budget_of(family, 0)
+
+
+def test_on_several_gpus_each_must_have_room_for_what_its_blocks_keep(monkeypatch):
+    first, second = torch.device("cuda:0"), torch.device("cuda:1")
+    free = {first: (700, 9000), second: (300, 9000)}
+    monkeypatch.setattr(torch.cuda, "mem_get_info", free.get)
+    monkeypatch.setattr(torch.cuda, "memory_reserved", {first: 500, second: 0}.get)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", {first: 200, second: 0}.get)
+    assert measured({first: 32}) == 900  # 90 % of 700 and of the 300 that PyTorch holds unused
+    assert measured({first: 16, second: 16}) == 540  # the second has 300, for half of all blocks
+    assert measured({first: 30, second: 2}) == int(0.9 * 1000 * 32 / 30)
+    assert measured({first: 16, CPU: 16}) == measured({CPU: 32})
 
 
 # ---- halving ---------------------------------------------------------------------------------------------------------
@@ -149,8 +158,12 @@ def test_a_question_that_does_not_fit_alone_is_an_error_that_names_it(wide):
         list(front.answer([Request(mixed_questions()[0], Generation())]))
 
 
+REFUSALS = [torch.cuda.OutOfMemoryError("out of memory"), RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED")]
+
+
+@pytest.mark.parametrize("refusal", REFUSALS, ids=["pytorch", "cublas"])
 @pytest.mark.parametrize("front", ["engine", "branched"])
-def test_a_batch_that_a_gpu_refuses_is_halved_and_later_ones_are_dealt_smaller(front, monkeypatch, capsys):
+def test_a_batch_that_a_gpu_refuses_is_halved_and_later_ones_are_dealt_smaller(front, refusal, monkeypatch, capsys):
     family = make_family("llava")
     variants = {"vanilla": make("vanilla")}
     options = RunOptions(batch_size=4)
@@ -162,14 +175,27 @@ def test_a_batch_that_a_gpu_refuses_is_halved_and_later_ones_are_dealt_smaller(f
     def on_a_small_gpu(questions, generation, inputs):
         tried.append(len(questions))
         if len(questions) > 2:
-            raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+            raise refusal
         return answer(questions, generation, inputs)
 
     monkeypatch.setattr(made, "_answer_together", on_a_small_gpu)
     capsys.readouterr()
     assert list(made.answer(requests)) == whole
     assert tried == [4, 2, 2, 2, 2]
-    assert capsys.readouterr().err.count("a batch of 4 does not fit and is halved. CUDA out of memory") == 1
+    assert capsys.readouterr().err.count(f"a batch of 4 does not fit and is halved. {refusal}") == 1
+
+
+def test_another_failure_is_not_taken_for_too_little_memory(monkeypatch):
+    made, tried = Engine(make_family("llava"), make("vanilla"), RunOptions(batch_size=4)), []
+
+    def fails(questions, generation, inputs):
+        tried.append(len(questions))
+        raise RuntimeError("CUDA error: device-side assert triggered")
+
+    monkeypatch.setattr(made, "_answer_together", fails)
+    with pytest.raises(RuntimeError, match="device-side assert"):
+        made.answer_batch(mixed_questions()[:4], Generation())
+    assert tried == [4]
 
 
 def test_tensors_of_a_pass_that_failed_are_let_go_before_the_next(monkeypatch):

@@ -1,4 +1,4 @@
-"""The engine on devices that are not the CPU: everything meets where it should. No GPU is needed; see `pretended.py`."""
+"""The engine on devices that are not the CPU: everything meets where it should. It needs no GPU: `pretended.py`."""
 
 import copy
 
@@ -6,27 +6,36 @@ import pytest
 import torch
 from accelerate import dispatch_model
 from cases import CASES, small_model
-from pretended import GPUS, Pretended, pretended_gpus
-from toys import ask, mixed_questions, photo
+from pretended import pretended_gpus
+from toys import ask, mixed_questions
 
+from lmms_ca_plugin.bench import studies, throughput
+from lmms_ca_plugin.bench.models import small_family
+from lmms_ca_plugin.bench.studies import StudiesOptions
+from lmms_ca_plugin.bench.targets import BEST_ON_GPU
+from lmms_ca_plugin.bench.throughput import ThroughputOptions
+from lmms_ca_plugin.engine.agreement import Agreement
 from lmms_ca_plugin.engine.branched import Branched
-from lmms_ca_plugin.engine.engine import Engine, Request, RunOptions
+from lmms_ca_plugin.engine.engine import Engine, RunOptions
 from lmms_ca_plugin.engine.generation import Generation
 from lmms_ca_plugin.engine.load import CheckpointOptions, InputOptions, describe, load
 from lmms_ca_plugin.errors import OptionError
-from lmms_ca_plugin.families import family_names
+from lmms_ca_plugin.harness.record import cost, run_record
 from lmms_ca_plugin.methods import load_method
 from lmms_ca_plugin.tiny import TinySettings, write_checkpoint
 
-METHODS = {
-    f"{name} {options}": load_method(name).from_options(options)
-    for name, case in CASES.items()
-    for options in (*case.examples, *case.off)
+EXAMPLES = {
+    name: [load_method(name).from_options(options) for options in case.examples] for name, case in CASES.items()
 }
-TOGETHER = {name: method for name, method in METHODS.items() if not method.makes_inputs}
-ALONE = {name: method for name, method in METHODS.items() if method.makes_inputs}
-QUESTIONS = [*mixed_questions()[:3], ask(3, "What is two plus two?")]
-SETTINGS = {"greedy": {}, "sampled": {"temperature": 1.5, "top_p": 0.9}, "beams": {"num_beams": 2}}
+VANILLA = load_method("vanilla")()
+TOGETHER = {f"{n} {i}": m for n, of in EXAMPLES.items() for i, m in enumerate(of) if not m.makes_inputs}
+QUESTIONS = [*mixed_questions()[:2], ask(2, "What is two plus two?")]
+ALONE = [
+    *[(method, {}) for method in EXAMPLES["vicrop"]],
+    *[(EXAMPLES["dola"][0], {"temperature": 1.5, "top_p": 0.9}), (EXAMPLES["var"][0], {"num_beams": 2})],
+]
+# A tensor on the CPU among those of a GPU fails on one, and one that stayed with the wrong half of the blocks on two.
+PLACES = [("llava", "cuda:1"), ("llava_next", "spread")]
 
 
 @pytest.fixture
@@ -43,7 +52,7 @@ def moved(family, where):
         places = {f"model.language_model.layers.{i}": int(i >= blocks // 2) for i in range(blocks)}
         ends = {"model.vision_tower": 0, "model.multi_modal_projector": 0, "model.language_model.embed_tokens": 0}
         rest = {"model.language_model.norm": 1, "model.language_model.rotary_emb": 0, "lm_head": 1}
-        newline = {"model.image_newline": 0} if hasattr(model.model, "image_newline") else {}
+        newline = {"model.image_newline": 0} if hasattr(model.model, "image_newline") else {}  # no module
         model = dispatch_model(model, {**ends, **places, **rest, **newline})
     else:
         model.to(where)
@@ -91,22 +100,50 @@ def test_gradients_come_back_to_where_they_began(gpus):
 
 
 # ---- the engine ------------------------------------------------------------------------------------------------------
-@pytest.fixture(params=family_names())
-def family(request):
-    return small_model(request.param, num_key_value_heads=2)
+@pytest.mark.filterwarnings("ignore:The following device_map keys")  # image_newline is no module
+@pytest.mark.parametrize(("model_type", "where"), PLACES)
+def test_every_method_answers_as_on_the_cpu(model_type, where, gpus):
+    here = small_model(model_type, num_key_value_heads=2)
+    there = moved(here, where)
+    assert {p.device.index for p in there.blocks.parameters()} == ({1} if where == "cuda:1" else {0, 1})
+    assert together(there) == together(here)
+    for method, settings in ALONE:
+        assert alone(there, method, QUESTIONS[:2], settings) == alone(here, method, QUESTIONS[:2], settings), method
 
 
-@pytest.mark.parametrize("where", ["cuda:1", "spread"])
-def test_variants_together_answer_as_on_the_cpu(family, where, gpus):
-    there = moved(family, where)
-    assert isinstance(there.model.lm_head.weight, Pretended)
-    assert together(there) == together(family)
+# ---- around it -------------------------------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    sizes = TinySettings("llava_next", num_blocks=4, hidden_size=32, image_size=56)
+    return str(write_checkpoint(tmp_path_factory.mktemp("devices") / "checkpoint", sizes))
 
 
-@pytest.mark.parametrize("where", ["cuda:1", "spread"])
-@pytest.mark.parametrize("setting", SETTINGS)
-def test_methods_alone_answer_as_on_the_cpu(family, where, setting, gpus):
-    there = moved(family, where)
-    for name, method in METHODS.items():
-        expected, found = (alone(of, method, QUESTIONS[:2], SETTINGS[setting]) for of in (family, there))
-        assert found == expected, name
+def test_a_checkpoint_is_opened_on_the_device_that_is_named(folder, gpus):
+    opened = load(describe(CheckpointOptions(folder, device="cuda:1")), InputOptions())
+    assert {p.device for p in opened.model.parameters()} == {torch.device("cuda:1")}
+    assert run_record(opened, "vanilla", VANILLA, RunOptions(), CheckpointOptions(folder))["device"] == "GPU 1"
+    assert cost(opened, 1.0) == {"seconds": 1.0, "peak_memory_gib": 2.0}
+    with pytest.raises(OptionError, match="device=cuda:2: PyTorch finds 2 GPUs here"):
+        describe(CheckpointOptions(folder, device="cuda:2"))
+
+
+@pytest.mark.filterwarnings("ignore:The following device_map keys")
+def test_a_checkpoint_is_spread_over_all_devices(folder, gpus, monkeypatch):
+    monkeypatch.setenv("HF_DEACTIVATE_ASYNC_LOAD", "1")  # threads would not know of these GPUs
+    opened = load(describe(CheckpointOptions(folder, device_map="auto")), InputOptions())
+    assert set(opened.model.hf_device_map.values()) == {0, 1}
+    assert run_record(opened, "vanilla", VANILLA, RunOptions(), CheckpointOptions(folder))["device"] == "GPU 0 + GPU 1"
+    assert cost(opened, 1.0) == {"seconds": 1.0, "peak_memory_gib": 3.0}
+    here = load(describe(CheckpointOptions(folder, device="cpu")), InputOptions())
+    assert alone(opened, VANILLA, QUESTIONS, {}) == alone(here, VANILLA, QUESTIONS, {})
+
+
+def test_the_benches_run_on_a_gpu(gpus):
+    family = moved(
+        small_family(TinySettings("llava", num_blocks=4, hidden_size=32, image_size=56, eos_gain=0)), "cuda:0"
+    )
+    (sweep,) = studies.measure(family, StudiesOptions(("layers",), pairs=1, batch_size=1, new_tokens=2))
+    assert sweep.agreement == Agreement(5, ())
+    found = throughput.measure(family, ThroughputOptions((1, 2), 4, pairs=1, new_tokens=2))
+    assert found.on_gpu and [speed.same for speed in found.speeds] == [4, 4]
+    assert len([claim for claim in found.claims if claim.most == BEST_ON_GPU]) == 1

@@ -6,14 +6,14 @@ from dataclasses import replace
 
 import pytest
 import torch
-from toys import make_family, mixed_questions, photo
+from toys import ask, make_family, mixed_questions, photo
 
+from lmms_ca_plugin.engine.ahead import Ahead, Ready
 from lmms_ca_plugin.engine.branched import Branched
 from lmms_ca_plugin.engine.engine import Engine, Request, RunOptions
-from lmms_ca_plugin.engine.front import Front
 from lmms_ca_plugin.engine.generation import Generation
 from lmms_ca_plugin.errors import GenerationError
-from lmms_ca_plugin.families._contract import Message
+from lmms_ca_plugin.families._contract import Inputs, Message
 from lmms_ca_plugin.methods import load_method
 
 NEW = Generation(max_new_tokens=3)
@@ -41,7 +41,7 @@ def watched(events, breaks=None):
 
 def left():
     """Threads that work for a front."""
-    return [t for t in threading.enumerate() if t.name.startswith(("ahead", "decoding"))]
+    return [t for t in threading.enumerate() if t.name.startswith(("ahead", "encoding"))]
 
 
 @pytest.fixture(params=["engine", "branched"])
@@ -67,44 +67,57 @@ def test_the_next_batch_is_read_beside_the_model_and_no_other(kind, monkeypatch)
     assert taken == [[0, 1], [2, 3], [4, 5], [6, 7]]
     reads = [e for e in events if e[0] == "read"]
     assert [index for _, index, _ in reads] == list(range(8))
-    assert {name for *_, name in reads} == {"decoding_0"}
+    assert {name for *_, name in reads} == {"encoding_0"}
     for first in (0, 2, 4, 6):
         before = events[: events.index(("computed", first))]
         assert sum(e[0] == "read" for e in before) == min(first + 4, 8)
     assert 0 < made.spent.waiting < made.spent.encoding
 
 
-def test_on_a_cpu_what_is_read_ahead_leaves_the_cores_to_the_model(kind, monkeypatch):
-    """A second team of threads costs the model 3 % of its time; see `Front._leave_cores`."""
+def test_what_is_done_ahead_leaves_the_cores_to_the_model(kind, monkeypatch):
+    """On a CPU a second team of threads costs the model 3 % of its time; see `engine/ahead.py`."""
     made, told = front(kind, make_family("llava")), []
     monkeypatch.setattr(torch, "set_num_threads", lambda n: told.append((threading.current_thread().name, n)))
     list(made.each_batch(watched([])))
-    assert told == [("ahead_0", 1)]
+    assert sorted(told) == [("ahead_0", 1), ("encoding_0", 1)]
 
 
-def test_beside_a_gpu_a_batchs_pictures_are_decoded_at_the_same_time(kind, monkeypatch):
-    monkeypatch.setattr(Front, "_computes_on_cores", False)
-    monkeypatch.setattr(os, "cpu_count", lambda: 4)
-    together = threading.Barrier(4, timeout=10)
+def test_beside_a_gpu_a_batch_is_made_ready_by_several_threads(monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    family, together = make_family("llava_next"), threading.Barrier(4, timeout=10)
 
-    def waits_for_three_others(question):
-        together.wait()
-        return question.conversation()
+    def encode(questions):
+        together.wait()  # for three others
+        return Ready(questions, family.encode(questions))
 
-    made, requests = front(kind, make_family("llava"), batch_size=4), watched([])
-    waiting = [
-        replace(r, question=replace(r.question, conversation=lambda q=r.question: waits_for_three_others(q)))
-        for r in requests
-    ]
-    answered = dict(pair for indices, of in made.each_batch(waiting) for pair in zip(indices, of, strict=True))
-    assert answered == dict(pair for i, of in made.each_batch(requests) for pair in zip(i, of, strict=True))
+    turns, pad_token = [mixed_questions(), mixed_questions()[:7]], family.processor.tokenizer.pad_token_id
+    with Ahead(turns, encode, pad_token, beside_gpu=True) as ahead:
+        for questions in turns:
+            ready = ahead.take()
+            assert list(ready.questions) == list(ready.inputs.questions) == questions
+            assert_same_inputs(ready.inputs, family.encode(questions))
+    assert not left() and ahead.spent.encoding > 0
 
 
-def test_pictures_are_not_kept_once_they_are_encoded():
-    made = front("engine", make_family("llava"))
-    questions = [request.question for request in watched([])[:2]]
-    ready = made._encode(questions, [question.once() for question in questions])
-    assert ready.inputs.questions == tuple(questions) and ready.questions == questions
+def test_parts_of_a_batch_are_joined_as_the_processor_joins_them(any_family):
+    """Pictures of other shapes, none, several; prompts of other lengths."""
+    questions = [*mixed_questions(), ask(8, "Why?"), ask(9, "Which?", photo("coffee", 120, 60), photo("cat", 60, 130))]
+    pad_token = any_family.processor.tokenizer.pad_token_id
+    for size in (1, 3, 4, 10):
+        parts = [any_family.encode(questions[first : first + size]) for first in range(0, 10, size)]
+        assert_same_inputs(Inputs.joined(parts, pad_token), any_family.encode(questions))
+    blank = [ask(0, "Why?"), ask(1, "What is two plus two?")]
+    joined = Inputs.joined([any_family.encode([question]) for question in blank], pad_token)
+    assert_same_inputs(joined, any_family.encode(blank))
+    assert joined.pictures == {}
+
+
+def assert_same_inputs(mine, theirs):
+    assert torch.equal(mine.input_ids, theirs.input_ids) and torch.equal(mine.padding, theirs.padding)
+    assert mine.pictures.keys() == theirs.pictures.keys()
+    for name, tensor in theirs.pictures.items():
+        assert torch.equal(mine.pictures[name], tensor)
+    assert (mine.num_pictures, mine.features) == (theirs.num_pictures, theirs.features)
 
 
 def test_answers_are_those_of_batches_answered_one_at_a_time(any_family):
@@ -150,7 +163,7 @@ def test_a_method_that_makes_its_inputs_has_its_pictures_decoded_ahead():
     method = load_method("vicrop").from_options({"layer": 3})
     made, events = Engine(make_family("llava"), method, RunOptions(batch_size=2), is_main=False), []
     made.answer(watched(events)[:4])
-    assert [(index, name.startswith("ahead")) for _, index, name in events] == [(i, True) for i in range(4)]
+    assert [(index, name) for _, index, name in events] == [(i, "encoding_0") for i in range(4)]
 
 
 def test_a_part_of_a_batch_is_what_its_questions_give_alone(any_family):

@@ -84,7 +84,8 @@ def test_a_command_tells_how_far_it_is(tmp_path, monkeypatch):
     """By the bar that our entries draw, whatever the harness draws beside it."""
     monkeypatch.setattr("lmms_ca_plugin.harness.command.TOLD_EVERY", 0.01)
     bars = "Building contexts: 100%|##| 9/9 [00:00<00:00]\rvanilla:  2%|#| 1/64 [00:01<00:07, 7.90question/s]\r"
-    script = f"import sys, time; sys.stderr.write({bars!r}); sys.stderr.flush(); time.sleep(0.5); sys.exit(3)"
+    write = f"sys.stderr.write({bars!r}); sys.stderr.flush()"
+    script = f"import sys, time; time.sleep(0.3); {write}; time.sleep(0.5); sys.exit(3)"
     monkeypatch.setattr(HarnessRun, "command", [sys.executable, "-c", script])
     told = []
     with pytest.raises(LmmsCaError, match="ended with status 3"):

@@ -18,9 +18,10 @@ from lmms_ca_plugin.cli._shared import asked_of
 from lmms_ca_plugin.discovery import modules
 from lmms_ca_plugin.engine.agreement import Agreement
 from lmms_ca_plugin.engine.load import CheckpointOptions
+from lmms_ca_plugin.engine.timing import Timed
 from lmms_ca_plugin.errors import OptionError
 from lmms_ca_plugin.families._contract import Trunk
-from lmms_ca_plugin.harness.study import Finished, Probed, RunAlone
+from lmms_ca_plugin.harness.study import Finished, Probed
 from lmms_ca_plugin.methods.contrastive import Contrastive
 from lmms_ca_plugin.results.multiplicity import holm
 from lmms_ca_plugin.results.published import SETS, tables
@@ -185,7 +186,7 @@ def test_answers_that_differ_are_counted_with_their_margins(ran):
     finished = ran["ratio"].finished
     answers = finished.answers["vanilla"]
     (first, second, *_), fake = answers, replace(next(iter(answers.values())), text="another", margin=0.25)
-    alone = RunAlone(0.5, {first: fake, second: answers[second], ("mini_gqa", -1): fake})
+    alone = Timed(0.5, {first: fake, second: answers[second], ("mini_gqa", -1): fake})
     assert agreement(answers, alone) == Agreement(2, (0.25,))
     rows = tidy(finished, {"vanilla": alone}).query("variant == 'vanilla'").set_index("task")
     row = rows.loc[first[0]]
