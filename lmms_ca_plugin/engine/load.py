@@ -81,7 +81,7 @@ def describe(options: CheckpointOptions) -> Checkpoint:
 
     Raises:
         CheckpointError: No such folder, no readable config, or an unsupported type.
-        OptionError: A device that is not there, or a 16-bit dtype on a CPU.
+        OptionError: A device that is not there, or a 16-bit dtype on a CPU that does not compute in it.
     """
     folder = Path(options.source).expanduser()
     if (folder.is_absolute() or options.source.startswith((".", "~"))) and not folder.is_dir():
@@ -91,9 +91,10 @@ def describe(options: CheckpointOptions) -> Checkpoint:
             f"pretrained={options.pretrained}: the folder has no config.json, so it is no checkpoint."
         )
     device = _device(options)
-    if device.type == "cpu" and options.dtype in ("bfloat16", "float16"):
+    if device.type == "cpu" and options.dtype in _slow_on_cpu():
         raise OptionError(
-            f"dtype={options.dtype} on a CPU is hundreds of times slower than float32. Allowed: float32, float64."
+            f"dtype={options.dtype} on this CPU is hundreds of times slower than float32. Allowed: float32, float64, "
+            "and bfloat16 on a CPU with AVX512-BF16 or AMX."
         )
     config = _read("config", AutoConfig.from_pretrained, options)
     family = load_family(config.model_type)
@@ -140,6 +141,11 @@ def load(checkpoint: Checkpoint, inputs: InputOptions) -> Family:
     if options.device_map is None:
         model.to(checkpoint.device)
     return checkpoint.family(model.eval(), processor, inputs.conversation, inputs.image_aspect_ratio)
+
+
+def _slow_on_cpu() -> tuple[Dtype, ...]:
+    in_bfloat16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return ("float16",) if in_bfloat16 else ("float16", "bfloat16")
 
 
 def _device(options: CheckpointOptions) -> torch.device:

@@ -5,6 +5,7 @@ import torch
 from cases import CASES, small_model
 from toys import ask, mixed_questions, photo
 
+from lmms_ca_plugin.engine.agreement import Agreement
 from lmms_ca_plugin.engine.branched import Branched
 from lmms_ca_plugin.engine.decode import decode
 from lmms_ca_plugin.engine.engine import Engine, Request, RunOptions
@@ -89,6 +90,19 @@ def assert_same_log(mine, theirs):
         assert mine == pytest.approx(theirs, rel=1e-9, abs=1e-12)
     else:
         assert mine == theirs
+
+
+@pytest.mark.parametrize(("model_type", "dtype"), [("llava", torch.float16), ("llava_next", torch.bfloat16)])
+def test_in_few_bits_what_differs_was_near_a_tie(model_type, dtype):
+    """And whatever the self-check tries holds in them, too."""
+    family, found = small_model(model_type, num_key_value_heads=2, dtype=dtype), Agreement(0, ())
+    settings = Generation(**SETTINGS["greedy"])
+    together = telling_ids(Branched(family, TOGETHER, RunOptions())).answer_batch(QUESTIONS, settings)
+    for name, method in TOGETHER.items():
+        own = telling_ids(Engine(family, method, RunOptions(), name)).answer_batch(QUESTIONS, settings)
+        found += Agreement.of(together[name], own)
+    assert found.compared == 8 * len(TOGETHER) and found.differing < found.compared / 10
+    assert found.widest is None or found.widest < 0.02
 
 
 def test_variants_differ_and_answers_have_other_lengths(alone):

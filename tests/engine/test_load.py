@@ -97,9 +97,20 @@ def test_a_processor_that_takes_no_pictures_is_named(copied):
         opened(copied)
 
 
-def test_sixteen_bits_on_a_cpu_are_refused(folder):
-    with pytest.raises(OptionError, match="dtype=float16 on a CPU"):
-        describe(CheckpointOptions(str(folder), dtype="float16", device="cpu"))
+@pytest.mark.parametrize(("computes_in", "refused"), [((), "bfloat16"), ((), "float16"), (("avx512_bf16",), "float16")])
+def test_sixteen_bits_are_refused_on_a_cpu_that_does_not_compute_in_them(folder, computes_in, refused, monkeypatch):
+    for name in ("avx512_bf16", "amx_tile"):
+        monkeypatch.setattr(torch.cpu, f"_is_{name}_supported", lambda name=name: name in computes_in)
+    with pytest.raises(OptionError, match=f"dtype={refused} on this CPU .*bfloat16 on a CPU with AVX512-BF16 or AMX"):
+        describe(CheckpointOptions(str(folder), dtype=refused, device="cpu"))
+
+
+@pytest.mark.parametrize("computes_in", ["avx512_bf16", "amx_tile"])
+def test_bfloat16_is_honoured_on_a_cpu_that_computes_in_it(folder, computes_in, monkeypatch):
+    for name in ("avx512_bf16", "amx_tile"):
+        monkeypatch.setattr(torch.cpu, f"_is_{name}_supported", lambda name=name: name == computes_in)
+    assert opened(folder, dtype="bfloat16").model.dtype == torch.bfloat16
+    assert opened(folder).model.dtype == torch.float32
 
 
 def test_a_layer_profile_of_other_weights_is_refused_before_weights_are_read(folder, tmp_path, monkeypatch):

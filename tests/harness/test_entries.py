@@ -214,7 +214,7 @@ def test_loglikelihoods_are_refused(make, log):
         ({"pretrained": "./nowhere"}, "there is no such folder"),
         ({"rho": 2}, "Unknown option 'rho'"),
         ({"dtpye": "float32"}, "Unknown option 'dtpye'. Did you mean 'dtype'?"),
-        ({"dtype": "bfloat16"}, "dtype=bfloat16 on a CPU"),
+        ({"dtype": "float16"}, "dtype=float16 on this CPU"),
         (
             {"attn_implementation": "eager"},
             "attn_implementation=eager is not allowed. Allowed: sdpa, flash_attention_2",
