@@ -1,7 +1,7 @@
 """How long each of several variants takes alone, and what it answers then.
 
 Rule: the variants take turns, batch by batch, in an order drawn anew each time, so that whatever else the machine does
-falls on all of them; the first turn warms up and does not count.
+falls on all of them; a task's first turn warms up and does not count.
 """
 
 from __future__ import annotations
@@ -34,20 +34,30 @@ class Timed:
 
 
 def timed_alone(
-    family: Family, methods: Mapping[str, Method], requests: Sequence[Request], options: RunOptions
-) -> dict[str, Timed]:
-    """Runs every variant alone.
+    family: Family, methods: Mapping[str, Method], requests: Mapping[str, Sequence[Request]], options: RunOptions
+) -> dict[str, dict[str, Timed]]:
+    """Runs every variant alone, on one task after the other.
 
     Args:
         family: The loaded checkpoint.
         methods: The variants.
-        requests: What is asked; all variants answer the same.
+        requests: What is asked, by task, of each something; all variants answer the same.
         options: Batch size and seed.
 
     Returns:
-        Times and answers by variant.
+        Times and answers, by variant and task.
     """
     engines = {name: Engine(family, method, options, name) for name, method in methods.items()}
+    found: dict[str, dict[str, Timed]] = {name: {} for name in engines}
+    for task, of_task in requests.items():
+        for name, timed in _timed(family, engines, of_task, options).items():
+            found[name][task] = timed
+    return found
+
+
+def _timed(
+    family: Family, engines: Mapping[str, Engine], requests: Sequence[Request], options: RunOptions
+) -> dict[str, Timed]:
     draw = Random(options.seed)
     taken: dict[str, list[float]] = {name: [] for name in engines}
     answers: dict[str, dict[tuple[str, int], Answer]] = {name: {} for name in engines}

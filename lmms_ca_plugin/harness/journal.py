@@ -1,8 +1,9 @@
 """The journal of a study: every batch's answers, written as soon as it is done, so that a run can stop at any moment.
 
-The first line says which study it is of; every other line is a batch. A line that was cut off is taken away, because
-its batch will be answered again; a line that is not whole in the middle is refused. Without a batch there is nothing
-to keep, so a journal that stopped before its first is begun anew, by whatever study.
+The first line says which study it is of; the others are batches, what a variant is run with, and whose files are whole.
+A line that was cut off is taken away, because its batch will be answered again; a line that is not whole in the middle
+is refused. Without a batch there is nothing to keep, so a journal that stopped before its first is begun anew, by
+whatever study. A study of more documents goes on from one of fewer, and a line says so.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import fcntl
 import json
 import os
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,6 +23,8 @@ from lmms_ca_plugin.errors import InputError
 
 FILE = "journal.jsonl"
 _SCHEMA = 1
+_EXTENDED = "extended"
+_EXTENSIBLE = ("limit", "questions")
 Key = tuple[str, int]
 """Task and document."""
 
@@ -72,21 +75,27 @@ class Journal:
     Args:
         folder: The study's folder; made if missing.
         identity: What the study is, JSON-able.
+        part: Digests the questions that the same study would ask with another limit.
 
     Attributes:
         answers: By variant, task and document.
         facts: By variant, the record of the run that its files carry.
+        scored: By variant, of how many answers its files are.
         date: When the study began, as the harness writes dates; the files of all variants bear it.
 
     Raises:
         InputError: The folder holds another study, a broken journal, or one that another process writes.
     """
 
-    def __init__(self, folder: Path, identity: Mapping[str, Any]) -> None:
+    def __init__(
+        self, folder: Path, identity: Mapping[str, Any], part: Callable[[int], str | None] = lambda _: None
+    ) -> None:
         self.path = folder / FILE
+        self.part = part
         self.identity = json.loads(json.dumps(identity))
         self.answers = Answers(self.identity["variants"])
         self.facts: dict[str, dict[str, Any]] = {}
+        self.scored: dict[str, int] = {}
         self.date = ""
         self._file: IO[bytes] | None = None
 
@@ -113,18 +122,20 @@ class Journal:
 
     # ---- reading -----------------------------------------------------------------------------------------------------
     def _read(self, file: IO[bytes]) -> None:
+        header = self._header(file)
         file.seek(0)
         whole = 0
-        header: dict[str, Any] = {}
         for number, line in enumerate(file, 1):
             if not line.endswith(b"\n"):
                 break  # cut off while it was written
             whole += len(line)
             entry = self._parsed(number, line)
-            if number == 1:
-                header = entry
-            elif "facts" in entry:
+            if number == 1 or _EXTENDED in entry:
+                continue
+            if "facts" in entry:
                 self.facts[entry["variant"]] = entry["facts"]
+            elif "scored" in entry:
+                self.scored[entry["variant"]] = entry["scored"]
             else:
                 if not self.date:
                     self._check(header)
@@ -132,11 +143,25 @@ class Journal:
                 self.answers.add([(task, doc_id) for task, doc_id in entry["asked"]], entry["answers"])
         if self.date:
             file.truncate(whole)
+            told = {name: self.identity[name] for name in _EXTENSIBLE if name in self.identity}
+            more = {name: value for name, value in told.items() if header.get(name) != value}
+            if more:
+                self._append({_EXTENDED: more})
             return
         file.truncate(0)
         self.facts.clear()
         self.date = datetime.now(UTC).strftime("%Y%m%d_%H%M%S")
         self._append({"schema": _SCHEMA, "date": self.date, **self.identity})
+
+    def _header(self, file: IO[bytes]) -> dict[str, Any]:
+        """Which study the journal is of by now; empty where not even that is whole."""
+        file.seek(0)
+        header: dict[str, Any] = {}
+        for number, line in enumerate(file, 1):
+            if line.endswith(b"\n") and (number == 1 or line.startswith(f'{{"{_EXTENDED}"'.encode())):
+                entry = self._parsed(number, line)
+                header |= entry.get(_EXTENDED, entry)
+        return header
 
     def _parsed(self, number: int, line: bytes) -> dict[str, Any]:
         try:
@@ -146,7 +171,10 @@ class Journal:
         return entry
 
     def _check(self, header: Mapping[str, Any]) -> None:
-        other = [name for name, value in self.identity.items() if header.get(name) != value]
+        limit, here = header.get("limit"), self.identity.get("limit")
+        fewer = limit is not None and (here is None or limit < here) and self.part(limit) == header.get("questions")
+        may_differ = _EXTENSIBLE if fewer else ()
+        other = [name for name, value in self.identity.items() if header.get(name) != value and name not in may_differ]
         if header.get("schema") != _SCHEMA or other:
             name = other[0] if other else "schema"
             raise InputError(
@@ -171,6 +199,11 @@ class Journal:
                 f"{self.path} was begun with {name}={self.facts[variant].get(name)!r}; now it is {told.get(name)!r}. "
                 "Answers of both would be mixed: name another output folder."
             )
+
+    def know_scored(self, variant: str) -> None:
+        """Writes down that a variant's files are whole, of the answers that there are now."""
+        self.scored[variant] = len(self.answers.asked(variant))
+        self._append({"variant": variant, "scored": self.scored[variant]})
 
     def write(self, asked: Sequence[Key], answers: Mapping[str, Sequence[Answer]]) -> None:
         """Writes a batch down, for good.

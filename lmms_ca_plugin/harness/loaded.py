@@ -18,6 +18,7 @@ from lmms_eval.tasks import TaskManager, get_task_dict
 
 from lmms_ca_plugin.errors import InputError, OptionError, nearest
 from lmms_ca_plugin.harness.tasks import task_folder
+from lmms_ca_plugin.results.runs import is_score
 
 
 @dataclass(frozen=True)
@@ -28,11 +29,13 @@ class LoadedTasks:
         manager: What found them; making another one takes the harness half a minute.
         tasks: The harness's task objects.
         chosen: By task, the numbers of the documents; None are all.
+        seed: Of the choice.
     """
 
     manager: TaskManager
     tasks: Mapping[str, Any]
     chosen: Mapping[str, frozenset[int] | None]
+    seed: int = 0
 
     @property
     def documents(self) -> dict[str, Any]:
@@ -54,14 +57,39 @@ class LoadedTasks:
             found += task.instances
         return found
 
-    def digest(self) -> str:
+    def check_scores(self) -> None:
+        """Has every task score a blank answer to its first document, before anything is answered.
+
+        Raises:
+            InputError: A task's scorer fails, or logs no score from 0 to 1, by which answers could be compared.
+        """
+        for name, task in self.tasks.items():
+            document = task.eval_docs[min(self.chosen[name] or (0,))]
+            try:
+                logged = task.process_results(document, [""])
+            except Exception as error:  # whatever a task's own code raises, the task must be named
+                raise InputError(f"task {name}: its scorer fails on a blank answer: {error!r}") from error
+            if not any(is_score(value) for value in logged.values()):
+                raise InputError(
+                    f"task {name}: it logs {', '.join(logged)} of a document, and no score from 0 to 1. Studies "
+                    "compare answers document by document; take a task that scores each."
+                )
+
+    def digest(self, limit: int | None = None) -> str:
         """Digests what is asked: task, document, text and settings of every request, but no picture.
+
+        Args:
+            limit: As if so many documents of each task had been chosen, of those that are; None takes these.
 
         Returns:
             64 hexadecimal digits; other ones when rows of the data set changed, or the task's prompt.
         """
         digest = hashlib.sha256()
+        fewer = {name: subset(name, len(task.eval_docs), limit, self.seed) for name, task in self.tasks.items()}
         for request in self.instances():
+            among = fewer[str(request.task_name)]
+            if among is not None and request.doc_id not in among:
+                continue
             text, settings = request.args[0], request.args[2]
             digest.update(json.dumps([request.task_name, request.doc_id, text, settings], default=str).encode())
         return digest.hexdigest()
@@ -91,7 +119,7 @@ def load_tasks(names: Sequence[str], limit: int | None, seed: int) -> LoadedTask
             task.set_config(key="num_fewshot", value=0)
         chosen[name] = subset(name, len(task.eval_docs), limit, seed)
         _build_once(task, chosen[name])
-    return LoadedTasks(manager, tasks, chosen)
+    return LoadedTasks(manager, tasks, chosen, seed)
 
 
 def subset(task: str, documents: int, limit: int | None, seed: int) -> frozenset[int] | None:

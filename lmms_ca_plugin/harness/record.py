@@ -47,10 +47,15 @@ def run_record(
         "commit": getattr(model.config, "_commit_hash", None),
         "weights": weights(checkpoint),
         "dtype": str(model.dtype).removeprefix("torch."),
-        "device": " + ".join(map(torch.cuda.get_device_name, _gpus(family))) or "cpu",
+        "device": device_of(family),
         "attn_implementation": family.text_config._attn_implementation,
         "versions": versions(),
     }
+
+
+def device_of(family: Family) -> str:
+    """Names what a checkpoint is held on: every GPU, or `cpu`."""
+    return " + ".join(map(torch.cuda.get_device_name, _gpus(family))) or "cpu"
 
 
 def versions() -> dict[str, str]:

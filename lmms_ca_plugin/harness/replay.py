@@ -17,6 +17,7 @@ from lmms_eval.loggers.evaluation_tracker import EvaluationTracker
 from loguru import logger
 
 from lmms_ca_plugin.engine.requests import Answer
+from lmms_ca_plugin.errors import InputError
 from lmms_ca_plugin.harness.journal import Key
 from lmms_ca_plugin.harness.loaded import LoadedTasks
 from lmms_ca_plugin.results.provenance import spell
@@ -69,19 +70,23 @@ def write_files(replay: Replay, tasks: LoadedTasks, folder: Path, date: str) -> 
     Args:
         replay: The variant.
         tasks: What was asked.
-        folder: The variant's folder; what an earlier part of the study left there is replaced.
+        folder: The variant's folder; what an earlier part of the study left there is replaced, once all is written.
         date: The study's date, which names the files.
 
     Returns:
         The results file.
+
+    Raises:
+        InputError: The harness left no results file; its log says why.
     """
     record = replay.record
     model_args = f"pretrained={record['pretrained']}" + (
         f",revision={record['revision']}" if record["revision"] is not None else ""
     )
-    rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    tracker = EvaluationTracker(output_path=str(folder))
+    part = folder.with_name(f".{folder.name}")
+    rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    tracker = EvaluationTracker(output_path=str(part))
     with (folder.parent / LOG).open("a", encoding="utf-8") as log, redirect_stdout(log), redirect_stderr(log):
         sink = logger.add(log, level="WARNING")
         try:
@@ -93,7 +98,7 @@ def write_files(replay: Replay, tasks: LoadedTasks, folder: Path, date: str) -> 
                 batch_size=record["batch_size"],
                 bootstrap_iters=0,  # every verb computes its own clustered intervals
                 evaluation_tracker=tracker,
-                cli_args=_alone(record, tasks),
+                cli_args=Namespace(**vars(_alone(record, tasks)), output_path=str(part)),  # submissions go there
                 datetime_str=date,
             )
         finally:
@@ -106,12 +111,23 @@ def write_files(replay: Replay, tasks: LoadedTasks, folder: Path, date: str) -> 
                 sample["lmms_ca"] = {k: v for k, v in asdict(answer).items() if k != "text"}
         name = f"llava_{record['entry']}"
         results["config"] |= {"model": name, "model_args": model_args}
+        results["config"]["resolved_cli_args"].pop("output_path")
         tracker.general_config_tracker.model_source = name
         tracker.save_results_aggregated(results=results, samples=samples, datetime_str=date)
         for task, of_task in samples.items():
             tracker.save_results_samples(task_name=task, samples=of_task)
-    (file,) = folder.rglob("*_results.json")
-    return file
+    if results_file(part) is None:
+        raise InputError(f"The harness wrote no results of {folder.name}. The end of {folder.parent / LOG} says why.")
+    rmtree(folder, ignore_errors=True)
+    part.rename(folder)
+    written = results_file(folder)
+    assert written is not None
+    return written
+
+
+def results_file(folder: Path) -> Path | None:
+    """Finds the results file in a variant's folder; None where there is none."""
+    return next(folder.rglob("*_results.json"), None)
 
 
 def _alone(record: Mapping[str, Any], tasks: LoadedTasks) -> Namespace:

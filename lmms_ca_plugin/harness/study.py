@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from random import Random
@@ -25,14 +25,16 @@ from lmms_ca_plugin.engine.engine import Engine
 from lmms_ca_plugin.engine.fingerprint import check_profiles, checkpoint_sha
 from lmms_ca_plugin.engine.load import CheckpointOptions, InputOptions, describe, load
 from lmms_ca_plugin.engine.requests import Answer, Request, RunOptions
-from lmms_ca_plugin.engine.timing import Timed, timed_alone
-from lmms_ca_plugin.errors import OptionError
+from lmms_ca_plugin.engine.selfcheck import complete
+from lmms_ca_plugin.engine.timing import timed_alone
+from lmms_ca_plugin.errors import CheckpointError, GenerationError, LmmsCaError, OptionError
 from lmms_ca_plugin.families._contract import Family
 from lmms_ca_plugin.harness.asked import chat_question, generation_of, whole_pictures
 from lmms_ca_plugin.harness.journal import Journal, Key
 from lmms_ca_plugin.harness.loaded import LoadedTasks, load_tasks
-from lmms_ca_plugin.harness.record import run_record, versions
-from lmms_ca_plugin.harness.replay import Replay, write_files
+from lmms_ca_plugin.harness.record import device_of, run_record, versions
+from lmms_ca_plugin.harness.replay import Replay, results_file, write_files
+from lmms_ca_plugin.harness.timings import Timings
 from lmms_ca_plugin.layer_profile import read_profile
 from lmms_ca_plugin.methods._contract import Method
 from lmms_ca_plugin.methods._variant import Variant
@@ -86,22 +88,25 @@ class Finished:
     """What a study left.
 
     Attributes:
-        study: The study.
+        study: The study, with the variants that came to an end.
         results: Every variant's results file.
         answers: Every variant's answers, by task and document; a part of a study also has those of the others.
+        failed: Why the other variants came to none, by name.
     """
 
     study: Study
     results: Mapping[str, Path]
     answers: Mapping[str, Mapping[Key, Answer]]
+    failed: Mapping[str, LmmsCaError] = field(default_factory=dict)
 
     def part(self, name: str, variants: Sequence[Variant]) -> Finished:
-        """Takes some of the variants as a study of their own."""
+        """Takes some of the variants, as far as they came to an end, as a study of their own."""
         names = [variant.name for variant in variants]
         return Finished(
-            replace(self.study, name=name, variants=tuple(variants)),
-            {of: self.results[of] for of in names},
+            replace(self.study, name=name, variants=tuple(v for v in variants if v.name in self.results)),
+            {of: file for of, file in self.results.items() if of in names},
             self.answers,
+            {of: why for of, why in self.failed.items() if of in names},
         )
 
 
@@ -110,6 +115,7 @@ class Runner:
 
     Args:
         study: The study.
+        leave_out: Whether variants that turn out not to fit the checkpoint's weights are left out.
 
     Raises:
         OptionError: A variant does not fit the checkpoint.
@@ -117,10 +123,10 @@ class Runner:
         InputError: The output folder holds another study, or a variant goes by a layer profile of another checkpoint.
     """
 
-    def __init__(self, study: Study) -> None:
+    def __init__(self, study: Study, leave_out: bool = False) -> None:
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             raise OptionError("A study runs in one process. To use several GPUs give device_map=auto.")
-        self.study = study
+        self.study, self.leave_out = study, leave_out
         self.methods = {variant.name: variant.made() for variant in study.variants}
         if len(self.methods) < len(study.variants):
             raise OptionError(f"Study {study.name}: two variants have one name: {', '.join(self.methods)}.")
@@ -160,29 +166,81 @@ class Runner:
     def run(self) -> Finished:
         """Answers what is missing, and writes every variant's files.
 
+        A variant that shares no pass with others, and fails, leaves the others as they are.
+
         Raises:
+            InputError: A task gives no score that could be compared.
             GenerationError: A question could not be answered; what was answered before is in the journal.
         """
         study = self.study
-        with Journal(study.output, self.identity) as journal, whole_pictures():
-            self._answer(journal)
-            results = {}
-            for variant in study.variants:
-                replay = Replay(journal.answers[variant.name], journal.facts[variant.name])
-                results[variant.name] = write_files(replay, self.tasks, study.output / variant.name, journal.date)
-            return Finished(study, results, journal.answers)
+        results: dict[str, Path] = {}
+        failed: dict[str, LmmsCaError] = {}
+        self.tasks.check_scores()
+        with Journal(study.output, self.identity, self.tasks.digest) as journal, whole_pictures():
+            if self.leave_out:
+                failed |= self._ruled_out(journal)
+            for group in self._groups:
+                names = [name for name in group if name not in failed]
+                if not names:
+                    continue
+                try:
+                    self._answer(journal, names)
+                except (CheckpointError, GenerationError, OptionError) as error:
+                    if not self._alone(group) or len(self._groups) == 1:
+                        raise
+                    failed |= dict.fromkeys(names, error)
+                    continue
+                results |= {name: self._scored(journal, name) for name in names}
+            finished = replace(study, variants=tuple(v for v in study.variants if v.name in results))
+            return Finished(finished, results, journal.answers, failed)
 
-    def timed(self, questions: int) -> dict[str, Timed]:
-        """Runs every variant alone on some of the study's questions, which takes as many runs as there are variants.
+    def _ruled_out(self, journal: Journal) -> dict[str, LmmsCaError]:
+        """Finds variants that do not fit the weights, as far as only the weights can tell."""
+        found: dict[str, LmmsCaError] = {}
+        for name, method in self.methods.items():
+            plan = method.plan(self.found.trunk)
+            if plan.probe is not None and not journal.answers.asked(name):
+                try:
+                    complete(self.family, plan)
+                except LmmsCaError as error:
+                    found[name] = error
+        return found
+
+    def _scored(self, journal: Journal, name: str) -> Path:
+        """Writes a variant's files, unless they are there, of the same answers."""
+        folder = self.study.output / name
+        there = results_file(folder)
+        if there is not None and journal.scored.get(name) == len(journal.answers.asked(name)):
+            return there
+        file = write_files(Replay(journal.answers[name], journal.facts[name]), self.tasks, folder, journal.date)
+        journal.know_scored(name)
+        return file
+
+    def timed(self, variants: Sequence[str], questions: int) -> Timings:
+        """Runs variants alone on some questions of every task, and keeps what came of it.
 
         Args:
-            questions: How many, drawn by the study's seed.
+            variants: Names of variants.
+            questions: How many of each task, drawn by the study's seed.
 
         Returns:
-            Times and answers, by variant.
+            Times and answers.
         """
+        by_task: dict[str, list[Instance]] = {name: [] for name in self.tasks.tasks}
+        for instance in self.tasks.instances():
+            by_task[str(instance.task_name)].append(instance)
+        asked = {task: self._some(of_task, questions) for task, of_task in by_task.items() if of_task}
+        methods = {name: self.methods[name] for name in variants}
         with whole_pictures():
-            return timed_alone(self.family, self.methods, self._some(questions), self._options)
+            found = timed_alone(self.family, methods, asked, self._options)
+        timings = replace(self.timings, questions=questions, device=device_of(self.family), found=found)
+        timings.keep(self.study.output)
+        return timings
+
+    @property
+    def timings(self) -> Timings:
+        """What was kept of how long variants took alone."""
+        return Timings.kept(self.study.output, self.identity)
 
     def probed(self, questions: int) -> Probed:
         """Answers some questions under all variants, together as the study will, and throws the answers away.
@@ -193,7 +251,7 @@ class Runner:
         Returns:
             How long it took, and how much there is to do.
         """
-        asked = self._some(questions)
+        asked = self._some(self.tasks.instances(), questions)
         with whole_pictures():
             fronts = [self._front(names) for names in self._groups]
             for front in fronts:  # the first batch warms up
@@ -205,8 +263,7 @@ class Runner:
             seconds = time.perf_counter() - start
         return Probed(len(asked), seconds, len(self.tasks.instances()))
 
-    def _some(self, questions: int) -> list[Request]:
-        instances = self.tasks.instances()
+    def _some(self, instances: list[Instance], questions: int) -> list[Request]:
         some = Random(self.study.seed).sample(instances, min(questions, len(instances)))
         return [Request(chat_question(i, self.tasks.documents), generation_of(i)) for i in some]
 
@@ -222,28 +279,30 @@ class Runner:
         together = tuple(name for name in self.methods if name not in alone)
         return [*([together] if together else []), *((name,) for name in alone)]
 
+    def _alone(self, names: Sequence[str]) -> bool:
+        return any(self.methods[name].makes_inputs for name in names)
+
     def _front(self, names: Sequence[str]) -> Branched | Alone:
         methods = {name: self.methods[name] for name in names}
-        if any(method.makes_inputs for method in methods.values()):
+        if self._alone(names):
             ((name, method),) = methods.items()
             return Alone(self.family, method, self._options, name)
         return Branched(self.family, methods, self._options, self.study.memory_gib, self.study.name)
 
-    def _answer(self, journal: Journal) -> None:
-        instances = self.tasks.instances()
-        for names in self._groups:
-            done = set.intersection(*(journal.answers.asked(name) for name in names))
-            missing = [i for i in instances if _key(i) not in done]
-            if not missing:
-                continue
-            requests = [Request(chat_question(i, self.tasks.documents), generation_of(i)) for i in missing]
-            front = self._front(names)
-            for variant in (v for v in self.study.variants if v.name in names):
-                method = self.methods[variant.name]
-                facts = run_record(self.family, variant.method, method, self._options, self.study.checkpoint)
-                journal.know(variant.name, facts)
-            for indices, answered in front.answer(requests):
-                journal.write([_key(missing[i]) for i in indices], answered)
+    def _answer(self, journal: Journal, names: Sequence[str]) -> None:
+        """Answers what is missing of variants that share their passes."""
+        done = set.intersection(*(journal.answers.asked(name) for name in names))
+        missing = [i for i in self.tasks.instances() if _key(i) not in done]
+        if not missing:
+            return
+        requests = [Request(chat_question(i, self.tasks.documents), generation_of(i)) for i in missing]
+        front = self._front(names)
+        for variant in (v for v in self.study.variants if v.name in names):
+            method = self.methods[variant.name]
+            facts = run_record(self.family, variant.method, method, self._options, self.study.checkpoint)
+            journal.know(variant.name, facts)
+        for indices, answered in front.answer(requests):
+            journal.write([_key(missing[i]) for i in indices], answered)
 
 
 class Alone:

@@ -3,7 +3,8 @@
 Rules:
 * A document that is missing, twice there or scored with no number is named and refused.
 * A failed document (its score is null) is kept; it makes the task's score invalid, which is not the same as 0.
-* The logged scores must average to the score in the results file: otherwise the two files are not of one run.
+* The main metric's logged scores must average to the score in the results file: otherwise the two files are not of one
+  run. Another metric that does not average, because the task sums it or takes a rate of it, is left out with a note.
 * Of the harness's own tasks the cluster is the document, because their sample files do not say which picture it had.
 """
 
@@ -120,9 +121,14 @@ def _read_run(files: RunFiles) -> tuple[list[TaskRun], list[str]]:
         _refuse_incomplete(files.samples[task], samples, results["n-samples"][task], results["config"])
         split = config.get("test_split") or config.get("validation_split") or ""
         version = str(results["versions"].get(task, ""))
-        run = _task_run(files.samples[task], origin, task, split, version, _order(tuple(scores)), samples)
-        _refuse_disagreement(run, scores)
+        main, *others = _order(tuple(scores))
+        means = [metric for metric in others if _averages(files.samples[task], samples, metric, scores[metric])]
+        run = _task_run(files.samples[task], origin, task, split, version, (main, *means), samples)
+        _refuse_disagreement(run, scores[main])
         tasks.append(run)
+        left_out = [metric for metric in others if metric not in means]
+        if left_out:
+            notes.append(f"{task}: {', '.join(left_out)} left out, no mean of its documents' scores from 0 to 1.")
     return tasks, notes
 
 
@@ -164,6 +170,12 @@ def _refuse_incomplete(
         )
 
 
+def is_score(logged: Any) -> bool:
+    """Says whether what a document logs of a metric is a score: a number from 0 to 1, or a record of one."""
+    value = logged.get("score") if isinstance(logged, dict) else logged
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 1
+
+
 def _score(path: Path, sample: Mapping[str, Any], metric: str) -> float:
     """Reads a document's score; NaN where it is recorded as failed."""
     if metric not in sample:
@@ -172,7 +184,9 @@ def _score(path: Path, sample: Mapping[str, Any], metric: str) -> float:
             "It is a file of another task or of another scorer."
         )
     logged = sample[metric]
-    value = logged.get("score") if isinstance(logged, dict) else logged
+    if isinstance(logged, dict) and "score" not in logged:
+        raise InputError(f"{path}: the {metric} of document {sample['doc_id']} has no score, but {', '.join(logged)}.")
+    value = logged["score"] if isinstance(logged, dict) else logged
     if value is None:
         return math.nan
     if isinstance(value, bool) or not isinstance(value, (int, float)):
@@ -231,13 +245,21 @@ def _task_run(
     return TaskRun(str(path), origin, task, split, version, metrics, "image" if clustered else "none", documents)
 
 
-def _refuse_disagreement(run: TaskRun, scores: Mapping[str, float]) -> None:
+def _averages(path: Path, samples: Sequence[Mapping[str, Any]], metric: str, reported: float) -> bool:
+    """Whether a metric is the mean of its documents' scores; one that is not cannot be paired or bear an interval."""
+    try:
+        column = pd.Series([_score(path, sample, metric) for sample in samples])
+    except InputError:
+        return False
+    return bool(column.isna().any()) or abs(float(column.mean()) - reported) <= _SAME
+
+
+def _refuse_disagreement(run: TaskRun, reported: float) -> None:
     """Refuses sample scores that do not average to the reported score."""
-    for metric, reported in scores.items():
-        column = run.documents[metric]
-        mean = float(column.mean())
-        if not column.isna().any() and not abs(mean - reported) <= _SAME:
-            raise InputError(
-                f"{run.source}: the documents' {metric} averages to {mean:.6f}, the results file says {reported:.6f}. "
-                "The two files are not of one run."
-            )
+    column = run.documents[run.main]
+    mean = float(column.mean())
+    if not column.isna().any() and not abs(mean - reported) <= _SAME:
+        raise InputError(
+            f"{run.source}: the documents' {run.main} averages to {mean:.6f}, the results file says {reported:.6f}. "
+            f"The two files are not of one run, or {run.main} is no mean of documents' scores: only such can be paired."
+        )

@@ -14,9 +14,10 @@ import pandas as pd
 from lmms_ca_plugin.engine.agreement import Agreement
 from lmms_ca_plugin.engine.load import describe
 from lmms_ca_plugin.engine.timing import Timed
-from lmms_ca_plugin.errors import LmmsCaError, OptionError
+from lmms_ca_plugin.errors import GenerationError, LmmsCaError, OptionError
 from lmms_ca_plugin.figures.save import save
 from lmms_ca_plugin.harness.study import Finished, Runner, Study, Variant
+from lmms_ca_plugin.harness.timings import Timings
 from lmms_ca_plugin.results.schema import write_atomically
 from lmms_ca_plugin.studies.asked import Asked
 from lmms_ca_plugin.studies.sweeps import load_sweep
@@ -35,13 +36,15 @@ class Swept:
         csv: Where the table is.
         figures: Where the figures are.
         agreement: Its answers beside those of runs alone; None if there were none (`Asked.timing`).
+        failed: Why variants are missing that the sweep has, by name.
     """
 
     finished: Finished
     table: pd.DataFrame
     csv: Path
     figures: tuple[Path, ...]
-    agreement: Agreement | None = None
+    agreement: Agreement | None
+    failed: Mapping[str, LmmsCaError]
 
 
 @dataclass(frozen=True)
@@ -113,16 +116,28 @@ def sweep(names: Sequence[str], asked: Asked, leave_out: bool = False) -> dict[s
     Raises:
         OptionError: There is no such sweep, or a variant does not fit the checkpoint.
         InputError: The output folder holds another study.
-        GenerationError: A question could not be answered; what was answered before is kept.
+        GenerationError: A question could not be answered; what was answered before is kept, and where it was a variant
+            that shares no pass with others, the others have their results, tables and figures.
     """
     plan = planned(names, asked, leave_out)
-    runner = Runner(plan.study)
+    runner = Runner(plan.study, leave_out)
     finished = runner.run()
-    alone = runner.timed(asked.timing) if asked.timing else {}
-    return {name: _finish(name, finished.part(name, variants), alone) for name, variants in plan.parts.items()}
+    timings = runner.timings
+    swept = _finish(plan, finished, timings)
+    if finished.failed and not leave_out:
+        why, tables = next(iter(finished.failed.values())), ", ".join(str(of.csv) for of in swept.values())
+        raise GenerationError(f"{why}\nAll other variants are done: {tables}") from why
+    if asked.timing not in (0, timings.questions):
+        # The tables are there already, should this be stopped: it takes as long as all variants one by one.
+        swept = _finish(plan, finished, runner.timed(list(finished.results), asked.timing))
+    return swept
 
 
-def _finish(name: str, finished: Finished, alone: Mapping[str, Timed]) -> Swept:
+def _finish(plan: Planned, finished: Finished, timings: Timings) -> dict[str, Swept]:
+    return {name: _drawn(name, finished.part(name, of), timings.found) for name, of in plan.parts.items()}
+
+
+def _drawn(name: str, finished: Finished, alone: Mapping[str, Mapping[str, Timed]]) -> Swept:
     table = tidy(finished, alone)
     folder = finished.study.output
     csv = folder / f"{name}.csv"
@@ -132,6 +147,10 @@ def _finish(name: str, finished: Finished, alone: Mapping[str, Timed]) -> Swept:
         for form in FORMS:
             figures.append(folder / f"{drawn}{form}")
             save(figure, figures[-1])
-    variants = [variant.name for variant in finished.study.variants if variant.name in alone]
-    compared = [agreement(finished.answers[name], alone[name]) for name in variants]
-    return Swept(finished, table, csv, tuple(figures), sum(compared[1:], compared[0]) if compared else None)
+    compared = [
+        agreement(finished.answers[variant.name], timed)
+        for variant in finished.study.variants
+        for timed in alone.get(variant.name, {}).values()
+    ]
+    agreed = sum(compared[1:], compared[0]) if compared else None
+    return Swept(finished, table, csv, tuple(figures), agreed, finished.failed)

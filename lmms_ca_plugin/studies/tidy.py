@@ -45,12 +45,12 @@ COLUMNS = (
 )
 
 
-def tidy(finished: Finished, alone: Mapping[str, Timed] | None = None) -> pd.DataFrame:
+def tidy(finished: Finished, alone: Mapping[str, Mapping[str, Timed]] | None = None) -> pd.DataFrame:
     """Tabulates a study.
 
     Args:
         finished: The study.
-        alone: Variants that were run alone on some of its questions.
+        alone: By variant and task, runs alone on some of its questions.
 
     Returns:
         A row per variant and task, columns `COLUMNS`. Scores and differences in percent; `n_runaway` counts answers
@@ -73,8 +73,8 @@ def tidy(finished: Finished, alone: Mapping[str, Timed] | None = None) -> pd.Dat
                 row |= _paired(run, runs[BASELINE][task])
             if variant.name not in (BASELINE, DEFAULT) and task in runs.get(DEFAULT, {}):
                 row |= {f"{DEFAULT}_{name}": value for name, value in _paired(run, runs[DEFAULT][task]).items()}
-            if variant.name in alone:
-                row |= _alone(answers, alone[variant.name])
+            if task in alone.get(variant.name, {}):
+                row |= _alone(answers, alone[variant.name][task])
             row |= {"study": study.name, "limit": study.limit, "seed": study.seed, "batch_size": study.batch_size}
             rows.append(row)
     for prefix in ("", f"{DEFAULT}_"):

@@ -192,6 +192,21 @@ def test_a_file_of_another_run_of_the_task(broken):
     refused(folder, r"averages to 0.833333, the results file says 1.000000. The two files are not of one run")
 
 
+@pytest.mark.parametrize("logged", [{"answer": "yes"}, 3.0, {"score": 0.5}])
+def test_a_second_metric_that_is_no_mean_is_left_out_with_a_note(broken, logged):
+    """A share of yes-answers, a sum, another mean: as POPE and MME have them."""
+    folder, samples, results = broken
+    edit(samples, lambda lines: [line.update(other=logged) for line in lines])
+    content = json.loads(results.read_text())
+    content["results"]["ca_gqa"]["other,none"] = 0.25
+    content["higher_is_better"]["ca_gqa"]["other"] = True
+    results.write_text(json.dumps(content))
+    runs, notes = read_runs([folder])
+    (run,) = (run for run in runs if run.task == "ca_gqa")
+    assert run.main == "vqa_exact" and "other" not in {*run.metrics, *run.documents}
+    assert "ca_gqa: other left out, no mean of its documents' scores from 0 to 1." in notes
+
+
 @pytest.mark.parametrize(
     ("value", "message"),
     [

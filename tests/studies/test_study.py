@@ -9,16 +9,18 @@ from shutil import copytree
 
 import pytest
 from lmms_eval.evaluator import simple_evaluate
+from lmms_eval.loggers.evaluation_tracker import EvaluationTracker
 from safetensors.numpy import load_file, save_file
 
 from lmms_ca_plugin.engine.load import CheckpointOptions
-from lmms_ca_plugin.errors import GenerationError, InputError, OptionError
+from lmms_ca_plugin.errors import CheckpointError, GenerationError, InputError, OptionError
 from lmms_ca_plugin.harness import entries, journal, loaded
 from lmms_ca_plugin.harness.journal import FILE, Journal
 from lmms_ca_plugin.harness.loaded import LoadedTasks, load_tasks, subset
-from lmms_ca_plugin.harness.replay import _alone
+from lmms_ca_plugin.harness.replay import _alone, write_files
 from lmms_ca_plugin.harness.study import Runner, Variant
 from lmms_ca_plugin.layer_profile import LayerProfile
+from lmms_ca_plugin.methods import load_method
 from lmms_ca_plugin.results.provenance import split_args
 from lmms_ca_plugin.results.runs import read_runs
 
@@ -186,13 +188,40 @@ def test_a_finished_study_loads_no_model(copied, finished, monkeypatch):
     ("change", "message"),
     [
         ({"seed": 1}, "is of another study: its seed is 0, not 1. Name another output folder"),
-        ({"limit": 5}, "its limit is 4, not 5"),
+        ({"limit": 3}, "its limit is 4, not 3"),
         ({"variants": (Variant("vanilla", "vanilla", {}),)}, "its variants is"),
     ],
 )
 def test_another_study_in_the_folder_is_refused(copied, change, message):
     with pytest.raises(InputError, match=re.escape(message)):
         Runner(replace(copied, **change)).run()
+
+
+def test_more_documents_are_added_to_those_that_are_there(copied, finished, monkeypatch):
+    computed, write = [], Journal.write
+    monkeypatch.setattr(Journal, "write", lambda self, *args: (computed.extend(args[0]), write(self, *args)))
+    more = replace(copied, limit=6)
+    again = Runner(more).run()
+    assert len(computed) == 2 * 4  # two of each task, by those that share a pass, and by vicrop
+    for name, answered in again.answers.items():
+        assert len(answered) == 12
+        assert {key: answered[key].text for key in finished.answers[name]} == answers(finished)[name]
+    assert {run.task: len(run.documents) for run in read_runs([again.results["crop"]])[0]} == dict.fromkeys(
+        copied.tasks, 6
+    )
+    monkeypatch.setattr("lmms_ca_plugin.harness.study.load", None)
+    assert Runner(more).run().results == again.results
+    with pytest.raises(InputError, match="its limit is 6, not 4"):
+        Runner(copied).run()
+
+
+def test_more_documents_of_another_data_set_are_refused(copied, monkeypatch):
+    digest = LoadedTasks.digest
+    monkeypatch.setattr(
+        LoadedTasks, "digest", lambda self, limit=None: digest(self, limit) if limit is None else "other"
+    )
+    with pytest.raises(InputError, match="its limit is 4, not 6"):
+        Runner(replace(copied, limit=6)).run()
 
 
 @pytest.mark.parametrize(
@@ -230,7 +259,7 @@ def test_a_data_set_with_other_rows_is_another_study(copied, monkeypatch):
 
 def test_other_facts_are_refused(copied, monkeypatch):
     lines = (copied.output / FILE).read_text().splitlines(keepends=True)
-    (copied.output / FILE).write_text("".join(lines[:-1]))
+    (copied.output / FILE).write_text("".join(lines[:-2]))  # crop's last batch, and that its files are whole
     monkeypatch.setattr("lmms_ca_plugin.harness.study.run_record", lambda *_: {"entry": "x", "torch": "0"})
     with pytest.raises(InputError, match="was begun with .*; now it is .*Answers of both would be mixed"):
         Runner(copied).run()
@@ -258,6 +287,70 @@ def test_one_process_writes_a_journal(study, tmp_path):
         Journal(tmp_path, study.identity).__enter__()
     with Journal(tmp_path, study.identity) as again:
         assert again.date
+
+
+def test_a_finished_variant_is_neither_scored_nor_written_again(copied, monkeypatch):
+    """Only the one whose files a stop has cut."""
+    lines = (copied.output / FILE).read_text().splitlines(keepends=True)
+    (copied.output / FILE).write_text("".join(lines[:-1]))
+    scored = []
+
+    def write(replay, tasks, folder, date):
+        scored.append(folder.name)
+        return write_files(replay, tasks, folder, date)
+
+    monkeypatch.setattr("lmms_ca_plugin.harness.study.write_files", write)
+    assert set(Runner(copied).run().results) == {name for name, *_ in VARIANTS}
+    assert scored == ["crop"]
+    assert set(Runner(copied).run().results) and scored == ["crop"]
+
+
+def test_a_stop_while_files_are_written_leaves_the_whole_ones(copied, monkeypatch):
+    (before,) = (copied.output / "crop").rglob("*_results.json")
+    whole = before.read_text()
+    lines = (copied.output / FILE).read_text().splitlines(keepends=True)
+    (copied.output / FILE).write_text("".join(lines[:-1]))
+
+    def stops(self, **given):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(EvaluationTracker, "save_results_samples", stops)
+    with pytest.raises(KeyboardInterrupt):
+        Runner(copied).run()
+    assert before.read_text() == whole
+
+
+def test_a_variant_that_fails_alone_leaves_the_others_their_files(study, monkeypatch):
+    """Two pictures in one question are what ViCrop cannot show."""
+
+    def refuses(self, questions, passes):
+        raise OptionError("two pictures")
+
+    monkeypatch.setattr(load_method("vicrop"), "prepare", refuses)
+    finished = Runner(study).run()
+    assert set(finished.results) == {"vanilla", "contrastive", "rho_0", "masked"}
+    assert [variant.name for variant in finished.study.variants] == list(finished.results)
+    ((name, why),) = finished.failed.items()
+    assert name == "crop" and isinstance(why, GenerationError) and "OptionError: two pictures" in str(why)
+    part = finished.part("p", [v for v in study.variants if v.name in ("vanilla", "crop")])
+    assert [v.name for v in part.study.variants] == ["vanilla"] and set(part.failed) == {"crop"}
+
+
+def test_what_the_weights_rule_out_is_left_out_where_that_is_asked_for(asked):
+    study = asked.study("sinks", [asked.variant("vanilla", "vanilla"), Variant("var", "var", {"tau": 5.6})])
+    with pytest.raises(CheckpointError, match="no sink dims"):
+        Runner(study).run()
+    finished = Runner(study, leave_out=True).run()
+    assert set(finished.results) == {"vanilla"} and "no sink dims" in str(finished.failed["var"])
+
+
+def test_what_was_timed_is_kept(copied, monkeypatch):
+    timed = Runner(copied).timed(["vanilla", "masked"], 2)
+    assert {name: set(of) for name, of in timed.found.items()} == {n: set(copied.tasks) for n in ("vanilla", "masked")}
+    assert all(len(one.answers) == 2 for of in timed.found.values() for one in of.values())
+    monkeypatch.setattr("lmms_ca_plugin.harness.study.load", None)
+    assert Runner(copied).timings == timed and (timed.questions, timed.device) == (2, "cpu")
+    assert Runner(replace(copied, seed=1)).timings.found == {}
 
 
 def test_a_failure_names_the_document_and_keeps_the_rest(study, monkeypatch):
@@ -289,6 +382,25 @@ def test_documents_keep_their_numbers(finished):
     asked = {task: {doc for t, doc in finished.answers["vanilla"] if t == task} for task in finished.study.tasks}
     assert asked == {task: set(subset(task, 500, 4, 0)) for task in finished.study.tasks}
     assert any(max(of) > 4 for of in asked.values())
+
+
+@pytest.mark.parametrize(
+    ("scorer", "message"),
+    [
+        (
+            lambda doc, answers: {"submission": {"id": 3, "answer": answers[0]}},
+            "logs submission of a document, and no sc",
+        ),
+        (lambda doc, answers: {"level": 3.5}, "logs level of a document, and no score from 0 to 1"),
+        (lambda doc, answers: {"words": answers[0].split()[0]}, "its scorer fails on a blank answer: IndexError"),
+    ],
+)
+def test_a_task_without_scores_is_refused_before_weights_are_read(study, scorer, message, monkeypatch):
+    runner = Runner(study)
+    monkeypatch.setattr("lmms_ca_plugin.harness.study.load", None)
+    monkeypatch.setattr(runner.tasks.tasks["mini_docvqa"], "process_results", scorer)
+    with pytest.raises(InputError, match=f"task mini_docvqa: .*{message}"):
+        runner.run()
 
 
 @pytest.mark.parametrize(
