@@ -5,7 +5,7 @@ Scores are fractions from 0 to 1.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +17,7 @@ from lmms_ca_plugin.results.schema import BASELINE
 from lmms_ca_plugin.results.statistics import Scores
 
 VANILLA, ZERO, KNOCKOUT = BASELINE, "zero", "knockout"
-_COLUMNS = ("mode", "block", "task", "document", "cluster", "score")
+_COLUMNS = ("task", "document", "cluster", "score")
 _DOCUMENT = ["task", "document"]
 
 Flags = npt.NDArray[np.bool_]  # (documents,)
@@ -85,12 +85,13 @@ class LayerScores:
         )
 
 
-def from_table(table: pd.DataFrame, num_blocks: int) -> LayerScores:
-    """Reads a sweep from one row per document and variant, in any order.
+def from_tables(vanilla: pd.DataFrame, masked: Iterable[tuple[str, int, pd.DataFrame]], num_blocks: int) -> LayerScores:
+    """Reads a sweep from one table per variant; of each only scores and flags are kept before the next is taken.
 
     Args:
-        table: Columns `mode` (`vanilla`, `zero`, `knockout`), `block` (ignored for vanilla), `task`, `document`,
-            `cluster` (pictures of two tasks are two clusters), `score` from 0 to 1, and, where it is known, `ran_away`.
+        vanilla: One row per document, in any order: columns `task`, `document`, `cluster` (the picture's name, the same
+            in all tasks that show it), `score` from 0 to 1, and, where it is known, `ran_away`.
+        masked: Mode (`zero`, `knockout`), block and such a table of every other variant, in any order.
         num_blocks: Decoder blocks of the checkpoint.
 
     Returns:
@@ -100,56 +101,65 @@ def from_table(table: pd.DataFrame, num_blocks: int) -> LayerScores:
         InputError: A column, a block or a document of a variant is missing, or one is there twice.
         OptionError: An unknown mode.
     """
+    indexed = _by_document(vanilla, VANILLA)
+    documents, clusters, unmasked = indexed.index, tuple(indexed["cluster"]), _variant(indexed)
+    found: dict[str, dict[int, Variant]] = {ZERO: {}, KNOCKOUT: {}}
+    for mode, block, table in masked:
+        if mode not in found:
+            raise unknown("mode of a layer sweep", mode, found)
+        if block not in range(num_blocks):
+            raise InputError(f"The sweep has block {block} of mode={mode}. Allowed: 0 to {num_blocks - 1}.")
+        name = _named(mode, block)
+        if block in found[mode]:
+            raise InputError(f"The sweep has {name} twice.")
+        indexed = _by_document(table, name)
+        _refuse_others(indexed.index, documents, name)
+        found[mode][block] = _variant(indexed)
+    zero, knockout = (
+        _whole(mode, blocks, num_blocks) if blocks or mode == ZERO else () for mode, blocks in found.items()
+    )
+    return LayerScores(clusters, unmasked, zero, knockout)
+
+
+def _named(mode: str, block: int) -> str:
+    return f"mode={mode}, block {block}"
+
+
+def _whole(mode: str, blocks: Mapping[int, Variant], num_blocks: int) -> tuple[Variant, ...]:
+    missing = [block for block in range(num_blocks) if block not in blocks]
+    if missing:
+        raise _none_of(_named(mode, missing[0]))
+    return tuple(blocks[block] for block in range(num_blocks))
+
+
+def _none_of(name: str) -> InputError:
+    return InputError(f"The sweep has no document of {name}. Run it too: every drop is paired with it.")
+
+
+def _by_document(table: pd.DataFrame, name: str) -> pd.DataFrame:
     missing = [column for column in _COLUMNS if column not in table]
     if missing:
-        raise InputError(f"The sweep's table lacks the columns {', '.join(missing)}.")
-    for mode in table["mode"].unique():
-        if mode not in (VANILLA, ZERO, KNOCKOUT):
-            raise unknown("mode of a layer sweep", mode, (VANILLA, ZERO, KNOCKOUT))
-    vanilla = _by_document(table[table["mode"] == VANILLA], VANILLA)
-    documents = vanilla.index
-    tasks = documents.get_level_values("task")
-    clusters = tuple(f"{task}/{cluster}" for task, cluster in zip(tasks, vanilla["cluster"], strict=True))
-    modes = {mode: table[table["mode"] == mode] for mode in (ZERO, KNOCKOUT)}
-    zero, knockout = (
-        tuple(_variants(rows, mode, num_blocks, documents)) if mode == ZERO or len(rows) else ()
-        for mode, rows in modes.items()
-    )
-    return LayerScores(clusters, _variant(vanilla), zero, knockout)
-
-
-def _by_document(rows: pd.DataFrame, name: str) -> pd.DataFrame:
-    if rows.empty:
-        raise InputError(f"The sweep has no document of {name}. Run it too: every drop is paired with it.")
-    indexed = rows.set_index(_DOCUMENT).sort_index()
+        raise InputError(f"The sweep's table of {name} lacks the columns {', '.join(missing)}.")
+    if table.empty:
+        raise _none_of(name)
+    indexed = table.set_index(_DOCUMENT).sort_index()
     if indexed.index.has_duplicates:
-        twice = _named(indexed.index[indexed.index.duplicated()][0])
+        twice = _document(indexed.index[indexed.index.duplicated()][0])
         raise InputError(f"The sweep has {twice} twice for {name}.")
     return indexed
 
 
-def _named(key: tuple[str, Hashable]) -> str:
+def _document(key: tuple[str, Hashable]) -> str:
     task, document = key
     return f"document {document} of task {task}"
-
-
-def _variants(rows: pd.DataFrame, mode: str, num_blocks: int, documents: pd.Index) -> Iterator[Variant]:
-    strangers = sorted(set(rows["block"]) - set(range(num_blocks)))
-    if strangers:
-        raise InputError(f"The sweep has block {strangers[0]} of mode={mode}. Allowed: 0 to {num_blocks - 1}.")
-    for block in range(num_blocks):
-        name = f"mode={mode}, block {block}"
-        indexed = _by_document(rows[rows["block"] == block], name)
-        _refuse_others(indexed.index, documents, name)
-        yield _variant(indexed)
 
 
 def _refuse_others(found: pd.Index, documents: pd.Index, name: str) -> None:
     for where, some in (("missing in", documents.difference(found)), ("only in", found.difference(documents))):
         if len(some):
             raise InputError(
-                f"{len(some)} documents are {where} {name}, the first is {_named(some[0])}. Every variant of a sweep "
-                "answers the same documents: finish the sweep."
+                f"{len(some)} documents are {where} {name}, the first is {_document(some[0])}. Every variant of a "
+                "sweep answers the same documents: finish the sweep."
             )
 
 
@@ -159,5 +169,5 @@ def _variant(indexed: pd.DataFrame) -> Variant:
         return Variant(scores)
     unknown_flags = indexed.index[indexed["ran_away"].isna()]
     if len(unknown_flags):
-        raise InputError(f"Whether {_named(unknown_flags[0])} ran away is not known; of others it is. Give all.")
+        raise InputError(f"Whether {_document(unknown_flags[0])} ran away is not known; of others it is. Give all.")
     return Variant(scores, indexed["ran_away"].to_numpy(dtype=np.bool_))

@@ -27,6 +27,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import compress
 from typing import Any, Literal
 
 import numpy as np
@@ -192,14 +193,9 @@ def find_profile(
     rules, num_blocks = rules or ProfileRules(), len(scores.zero)
     if num_blocks < FEWEST_BLOCKS:
         raise InputError(f"The sweep has {num_blocks} blocks; a profile needs at least {FEWEST_BLOCKS}.")
+    finding_size, confirming_size = sizes_of_halves(scores.clusters, rules.seed)
     finds = halves(scores.clusters, rules.seed)
     finding, confirming = scores.part(finds), scores.part(~finds)
-    sizes = [Half(len(half.clusters), len(set(half.clusters))) for half in (finding, confirming)]
-    if min(half.pictures for half in sizes) < FEWEST_CLUSTERS:
-        raise InputError(
-            f"The halves of the calibration set have {sizes[0].pictures} and {sizes[1].pictures} pictures; at least "
-            f"{FEWEST_CLUSTERS} each are needed. Take more documents."
-        )
     curves = tuple(_curve(scores, block) for block in range(num_blocks))
     tests = tuple(test for role in ("fusion", "review") for test in _tests(role, finding, confirming, rules))
     fusion, reviews = (
@@ -219,8 +215,8 @@ def find_profile(
     calibration = Calibration(
         vanilla=mean_interval(scores.vanilla.scores, scores.clusters),
         runaway=_runaway(scores.vanilla, scores.clusters),
-        finding=sizes[0],
-        confirming=sizes[1],
+        finding=finding_size,
+        confirming=confirming_size,
         rules=rules,
         source=source or {},
     )
@@ -238,6 +234,29 @@ def halves(clusters: Sequence[str], seed: int) -> Flags:
         (documents,) true where the document is of the half that finds; about half of the pictures are.
     """
     return np.array([hashlib.sha256(f"{seed}|{cluster}".encode()).digest()[0] % 2 == 0 for cluster in clusters])
+
+
+def sizes_of_halves(clusters: Sequence[str], seed: int) -> tuple[Half, Half]:
+    """Counts what `halves` deals, which needs no score.
+
+    Args:
+        clusters: (documents,) the picture of each.
+        seed: As for `halves`.
+
+    Returns:
+        The half that finds, and the half that confirms.
+
+    Raises:
+        InputError: One of them has fewer than 20 pictures.
+    """
+    finds = halves(clusters, seed)
+    finding, confirming = (Half(int(part.sum()), len(set(compress(clusters, part)))) for part in (finds, ~finds))
+    if min(finding.pictures, confirming.pictures) < FEWEST_CLUSTERS:
+        raise InputError(
+            f"{len(clusters)} documents show {finding.pictures} pictures in the half that finds and "
+            f"{confirming.pictures} in the one that confirms; {FEWEST_CLUSTERS} each are needed. Take more documents."
+        )
+    return finding, confirming
 
 
 def candidates(role: Role, num_blocks: int) -> range:
@@ -268,11 +287,8 @@ def _drop(before: Variant, masked: Variant, clusters: Sequence[str]) -> PairedDi
 
 
 def _curve(scores: LayerScores, block: int) -> BlockCurve:
-    zero, knockout = (
-        _point(scores, variants[block]) if variants else None for variants in (scores.zero, scores.knockout)
-    )
-    assert zero is not None  # a sweep without it has no blocks
-    return BlockCurve(block, zero, knockout)
+    knockout = _point(scores, scores.knockout[block]) if scores.knockout else None
+    return BlockCurve(block, _point(scores, scores.zero[block]), knockout)
 
 
 def _point(scores: LayerScores, masked: Variant) -> Point:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lmms_ca_plugin.engine.selfcheck import complete
-from lmms_ca_plugin.harness.study import Probed, Runner
+from lmms_ca_plugin.harness.runner import Probed, Runner
 from lmms_ca_plugin.studies.sweep import Planned
 
 

@@ -1,8 +1,14 @@
-"""A layer profile of a checkpoint: the sweep over all blocks in both modes, and what the rule finds in it."""
+"""A layer profile of a checkpoint: the sweep over all blocks in both modes, and what the rule finds in it.
+
+Rule: which picture a document shows is read from the document before anything is answered, so that a calibration set
+that cannot be halved by picture is refused before weights are loaded. Two tasks show the same picture where they name
+it alike (VQAv2 and OKVQA by its COCO id) or draw the same scene (the mini sets); it is called by the alphabetically
+first task that has it, and that task's name for it. A photograph that two sets name differently passes for two.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,10 +19,13 @@ from lmms_ca_plugin.engine.load import describe
 from lmms_ca_plugin.errors import InputError
 from lmms_ca_plugin.figures.curve import curve
 from lmms_ca_plugin.figures.save import save
-from lmms_ca_plugin.harness.study import Finished, Runner, Study, Variant
-from lmms_ca_plugin.results.layer_scores import KNOCKOUT, VANILLA, ZERO, from_table
+from lmms_ca_plugin.harness.journal import Key
+from lmms_ca_plugin.harness.loaded import LoadedTasks
+from lmms_ca_plugin.harness.runner import Runner
+from lmms_ca_plugin.harness.study import Finished, Study, Variant
+from lmms_ca_plugin.results.layer_scores import KNOCKOUT, VANILLA, ZERO, from_tables
 from lmms_ca_plugin.results.profile_file import write_profile
-from lmms_ca_plugin.results.profiles import FEWEST_CLUSTERS, Profile, ProfileRules, find_profile
+from lmms_ca_plugin.results.profiles import Profile, ProfileRules, find_profile, sizes_of_halves
 from lmms_ca_plugin.results.runs import read_runs
 from lmms_ca_plugin.studies.asked import Asked
 from lmms_ca_plugin.studies.captions import caption_of
@@ -61,50 +70,84 @@ def profile(asked: Asked, output: Path, rules: ProfileRules) -> Profiled:
         The profile and its files.
 
     Raises:
-        InputError: Too few blocks or pictures, or weights that cannot be told from others.
+        InputError: Too few blocks or pictures, a task that names no pictures, or weights that cannot be told from
+            others.
         GenerationError: A question could not be answered; what was answered before is kept.
     """
     runner = Runner(study_of(asked))  # refuses what is unsupported by its config, before weights are fetched
-    documents = len(runner.tasks.instances())
-    if documents < 2 * FEWEST_CLUSTERS:  # those on one picture only tell after the sweep
-        raise InputError(
-            f"{documents} documents are asked; two halves of at least {FEWEST_CLUSTERS} pictures are needed, one to "
-            "find and one to confirm. Take more documents."
-        )
+    pictures = pictures_of(runner.tasks)
+    sizes_of_halves(list(pictures.values()), rules.seed)
     finished = runner.run()
     trunk = runner.found.trunk
     source = {"tasks": list(asked.tasks), "limit": asked.limit, "seed": asked.seed, "folder": asked.output.name}
-    scores = from_table(pd.DataFrame(_rows(finished)), trunk.num_blocks)
+    vanilla, *masked = finished.study.variants
+    tables = ((*_place(variant), _table(finished, variant, pictures)) for variant in masked)
+    scores = from_tables(_table(finished, vanilla, pictures), tables, trunk.num_blocks)
     found = find_profile(scores, trunk.model_type, runner.weights, rules, source)
     write_profile(output, found)
     return Profiled(found, output, _drawn(finished))
 
 
-def _rows(finished: Finished) -> Iterator[dict[str, Any]]:
-    for variant in finished.study.variants:
-        mode, block = _place(variant)
-        runs, _ = read_runs([finished.results[variant.name]])
-        for run in runs:
-            for doc_id, document in run.documents.iterrows():
-                yield {
-                    "mode": mode,
-                    "block": block,
-                    "task": run.task,
-                    "document": doc_id,
-                    "cluster": document["cluster"],
-                    "score": document[run.main],
-                    "ran_away": finished.answers[variant.name][run.task, int(str(doc_id))].runaway,
-                }
+def pictures_of(tasks: LoadedTasks) -> dict[Key, str]:
+    """Finds out which picture every document shows, without a model.
+
+    Args:
+        tasks: What is to be asked.
+
+    Returns:
+        The picture's name, by task and document; a name is one picture, whatever the task.
+
+    Raises:
+        InputError: A task's samples name no picture.
+    """
+    names: dict[str, str] = {}
+    shown: dict[Key, str] = {}
+    for name, task in sorted(tasks.tasks.items()):
+        chosen = tasks.chosen[name]
+        # All documents, the chosen ones or not: what a picture is called, and so its half, must not depend on a limit.
+        for doc_id, doc in enumerate(task.eval_docs_no_media):
+            cluster = _cluster(name, task, doc)
+            picture = names.setdefault(doc.get("scene") or cluster, f"{name}/{cluster}")
+            if chosen is None or doc_id in chosen:
+                shown[name, doc_id] = picture
+    return shown
+
+
+def _cluster(name: str, task: Any, doc: Mapping[str, Any]) -> str:
+    # The harness's own scorers are not tried: some ask a judge over the network.
+    scored = task.process_results(doc, [""]) if task.get_config("cluster_key") == "cluster" else {}
+    for logged in scored.values():
+        if isinstance(logged, Mapping) and logged.get("cluster") is not None:
+            return str(logged["cluster"])
+    raise InputError(
+        f"Task {name} does not say which picture a document shows, so questions on one picture could fall into both "
+        "halves. Take tasks that do: ca_gqa and the other ca_..., or mini_gqa and the other mini_..."
+    )
+
+
+def _table(finished: Finished, variant: Variant, pictures: Mapping[Key, str]) -> pd.DataFrame:
+    answers, tables = finished.answers[variant.name], []
+    for run in read_runs([finished.results[variant.name]])[0]:
+        keys = [(run.task, int(doc_id)) for doc_id in run.documents.index]
+        columns = {
+            "task": run.task,
+            "document": run.documents.index,
+            "cluster": [pictures[key] for key in keys],
+            "score": run.documents[run.main].to_numpy(),
+            "ran_away": [answers[key].runaway for key in keys],
+        }
+        tables.append(pd.DataFrame(columns))
+    return pd.concat(tables, ignore_index=True)
 
 
 def _place(variant: Variant) -> tuple[str, int]:
-    """A variant's mode and block; vanilla's block is ignored."""
-    return (str(variant.options["mode"]), int(variant.x)) if variant.x is not None else (VANILLA, -1)
+    """A masked variant's mode and block."""
+    return str(variant.options["mode"]), int(variant.options["layer"])
 
 
 def _drawn(finished: Finished) -> tuple[Path, ...]:
     table = tidy(finished)
-    modes = {variant.name: _place(variant)[0] for variant in finished.study.variants}
+    modes = {v.name: VANILLA if v.name == VANILLA else _place(v)[0] for v in finished.study.variants}
     table["method"] = table["variant"].map(modes)  # a curve per mode
     figure = curve(table, caption_of(finished), x_label="block at which the image tokens are taken away")
     paths = tuple(finished.study.output / f"profile{form}" for form in (".png", ".pdf"))

@@ -16,7 +16,8 @@ from lmms_ca_plugin.engine.load import describe
 from lmms_ca_plugin.engine.timing import Timed
 from lmms_ca_plugin.errors import GenerationError, LmmsCaError, OptionError
 from lmms_ca_plugin.figures.save import save
-from lmms_ca_plugin.harness.study import Finished, Runner, Study, Variant
+from lmms_ca_plugin.harness.runner import Runner
+from lmms_ca_plugin.harness.study import Finished, Study, Variant
 from lmms_ca_plugin.harness.timings import Timings
 from lmms_ca_plugin.results.schema import write_atomically
 from lmms_ca_plugin.studies.asked import Asked
@@ -98,7 +99,7 @@ def planned(names: Sequence[str], asked: Asked, leave_out: bool = False) -> Plan
         if part != parts[name] and len(part) < 2:
             reason = next(unfit[v.name] for v in parts[name] if v.name in unfit)
             raise OptionError(f"{name}: no variant fits {asked.checkpoint.pretrained}. {reason}")
-    study = asked.study("+".join(parts), tuple(v for v in variants.values() if v.name not in unfit))
+    study = asked.study("+".join(sorted(parts)), tuple(v for v in variants.values() if v.name not in unfit))
     return Planned(study, fit, unfit)
 
 

@@ -62,17 +62,18 @@ def tidy(finished: Finished, alone: Mapping[str, Mapping[str, Timed]] | None = N
         InputError: A variant's files are not whole.
     """
     study = finished.study
-    runs = {v.name: {run.task: run for run in read_runs([finished.results[v.name]])[0]} for v in study.variants}
+    # Two variants stay at hand; all of them, with every answer of full sets, would be gigabytes.
+    paired = {v.name: _runs(finished, v) for v in study.variants if v.name in (BASELINE, DEFAULT)}
     alone = alone or {}
     rows: list[dict[str, Any]] = []
     for variant in study.variants:
-        for task, run in runs[variant.name].items():
+        for task, run in (paired.get(variant.name) or _runs(finished, variant)).items():
             answers = {key: answer for key, answer in finished.answers[variant.name].items() if key[0] == task}
             row = _row(variant, run, list(answers.values()))
-            if variant.name != BASELINE and task in runs.get(BASELINE, {}):
-                row |= _paired(run, runs[BASELINE][task])
-            if variant.name not in (BASELINE, DEFAULT) and task in runs.get(DEFAULT, {}):
-                row |= {f"{DEFAULT}_{name}": value for name, value in _paired(run, runs[DEFAULT][task]).items()}
+            if variant.name != BASELINE and task in paired.get(BASELINE, {}):
+                row |= _paired(run, paired[BASELINE][task])
+            if variant.name not in (BASELINE, DEFAULT) and task in paired.get(DEFAULT, {}):
+                row |= {f"{DEFAULT}_{name}": value for name, value in _paired(run, paired[DEFAULT][task]).items()}
             if task in alone.get(variant.name, {}):
                 row |= _alone(answers, alone[variant.name][task])
             row |= {"study": study.name, "limit": study.limit, "seed": study.seed, "batch_size": study.batch_size}
@@ -84,6 +85,10 @@ def tidy(finished: Finished, alone: Mapping[str, Mapping[str, Timed]] | None = N
         for number, p_holm in holm(tested).items():
             rows[int(number)][f"{prefix}p_holm"] = p_holm
     return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def _runs(finished: Finished, variant: Variant) -> dict[str, TaskRun]:
+    return {run.task: run for run in read_runs([finished.results[variant.name]])[0]}
 
 
 def _row(variant: Variant, run: TaskRun, answers: Sequence[Answer]) -> dict[str, Any]:

@@ -15,7 +15,8 @@ from lmms_ca_plugin.engine.generation import Generation
 from lmms_ca_plugin.engine.load import CheckpointOptions, InputOptions, describe, load
 from lmms_ca_plugin.engine.trace import Trace
 from lmms_ca_plugin.errors import CheckpointError, InputError, OptionError
-from lmms_ca_plugin.harness.study import Runner, Study, Variant
+from lmms_ca_plugin.harness.runner import Runner
+from lmms_ca_plugin.harness.study import Study, Variant
 from lmms_ca_plugin.layer_profile import LayerProfile
 from lmms_ca_plugin.methods import load_method
 from lmms_ca_plugin.tiny import TinySettings, write_checkpoint

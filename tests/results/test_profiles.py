@@ -14,7 +14,7 @@ from lmms_ca_plugin.layer_profile import read_profile
 from lmms_ca_plugin.methods.contrastive import Contrastive
 from lmms_ca_plugin.results.layer_scores import LayerScores, Variant
 from lmms_ca_plugin.results.profile_file import to_json, write_profile
-from lmms_ca_plugin.results.profiles import ProfileRules, candidates, find_profile, halves
+from lmms_ca_plugin.results.profiles import Half, ProfileRules, candidates, find_profile, halves, sizes_of_halves
 
 BLOCKS = 8
 TRUNK = Trunk("llava", "llama", BLOCKS, 32, 4, 512, 3)
@@ -162,6 +162,8 @@ def test_halves_are_of_whole_pictures_and_stay():
     assert 0.45 < finds.mean() < 0.55
     np.testing.assert_array_equal(halves(clusters[:300], 0), finds[:300])
     assert (halves(clusters, 1) != finds).mean() > 0.4
+    pictures = int(finds.sum()) // 3
+    assert sizes_of_halves(clusters, 0) == (Half(3 * pictures, pictures), Half(3000 - 3 * pictures, 1000 - pictures))
 
 
 def test_curves_stand_beside_it():
@@ -184,7 +186,9 @@ def test_curves_stand_beside_it():
 def test_what_is_refused():
     with pytest.raises(InputError, match="has 3 blocks; a profile needs at least 4"):
         profile_of(sweep([0.0] * 3))
-    with pytest.raises(InputError, match=r"have \d+ and \d+ pictures; at least 20 each are needed"):
+    with pytest.raises(
+        InputError, match=r"400 documents show \d+ pictures in the half that finds .* 20 each are needed"
+    ):
         profile_of(sweep(PLANTED, n=400, size=20))
     with pytest.raises(InputError, match="margin is 500 points"):
         ProfileRules(margin=5)

@@ -1,19 +1,23 @@
 """`lmms-ca profile`: the study behind it, the file that contrastive takes, and the refusal to guess."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
 
+from lmms_ca_plugin.checkpoints import bundled
 from lmms_ca_plugin.cli import build
 from lmms_ca_plugin.engine.fingerprint import checkpoint_sha
 from lmms_ca_plugin.engine.load import CheckpointOptions, describe
 from lmms_ca_plugin.errors import CheckpointError, InputError, OptionError
+from lmms_ca_plugin.harness.loaded import LoadedTasks, load_tasks
+from lmms_ca_plugin.harness.runner import Runner
 from lmms_ca_plugin.layer_profile import read_profile
 from lmms_ca_plugin.methods.contrastive import Contrastive
-from lmms_ca_plugin.results.profiles import ProfileRules
-from lmms_ca_plugin.studies.profile import profile, study_of
+from lmms_ca_plugin.results.profiles import ProfileRules, sizes_of_halves
+from lmms_ca_plugin.studies.profile import pictures_of, profile, study_of
 
 
 def test_every_block_is_masked_in_both_modes(asked):
@@ -53,14 +57,66 @@ def test_every_checkpoint_has_a_folder_of_its_own(monkeypatch):
     assert list(map(str, folders)) == ["studies/mini", "studies/llava-hf__llava-1.5-7b-hf"]
 
 
-def test_too_few_documents_are_refused_before_weights_are_loaded(asked, tmp_path, monkeypatch):
-    monkeypatch.setattr("lmms_ca_plugin.harness.study.load", None)
-    with pytest.raises(InputError, match="4 documents are asked; two halves of at least 20 pictures .*Take more"):
-        profile(replace(asked, tasks=("mini_gqa",)), tmp_path / "p.json", ProfileRules())
+@pytest.fixture
+def no_weights(monkeypatch):
+    """Reading weights fails."""
+    for name in ("load", "checkpoint_sha"):
+        monkeypatch.setattr(f"lmms_ca_plugin.harness.runner.{name}", None)
+
+
+@pytest.mark.parametrize(("limit", "seed"), [(4, 0), (40, 1)])
+def test_too_few_pictures_are_refused_before_weights_are_read(asked, tmp_path, no_weights, limit, seed):
+    message = rf"{limit} documents show \d+ pictures in the half that finds and \d+ in the one .* 20 each .*Take more"
+    with pytest.raises(InputError, match=message):
+        profile(replace(asked, tasks=("mini_gqa",), limit=limit), tmp_path / "p.json", ProfileRules(seed=seed))
+
+
+def test_a_task_that_names_no_pictures_is_refused_before_weights_are_read(asked, tmp_path, no_weights, monkeypatch):
+    """As the harness's own: scored without a cluster, or with one of another kind, and so not even tried."""
+    for change in ({"cluster_key": None}, {"cluster_key": "videoID"}, {"process_results": lambda *_: {"anls": 0.0}}):
+        tasks = load_tasks(("mini_docvqa",), 60, 0)
+        for key, value in change.items():
+            tasks.tasks["mini_docvqa"].set_config(key=key, value=value)
+        monkeypatch.setattr(Runner, "tasks", tasks)
+        with pytest.raises(InputError, match="Task mini_docvqa does not say which picture .* Take .*: ca_gqa .* mini_"):
+            profile(asked, tmp_path / "p.json", ProfileRules())
+
+
+def test_a_picture_has_one_name_in_all_tasks_and_at_every_limit():
+    tasks = load_tasks(("mini_vqav2", "mini_okvqa", "mini_gqa"), None, 0)
+    pictures = pictures_of(tasks)
+    scenes = {(n, i): doc["scene"] for n, task in tasks.tasks.items() for i, doc in enumerate(task.eval_docs)}
+    assert scenes.keys() == pictures.keys()
+    named = {(scenes[key], pictures[key]) for key in scenes}
+    assert len(named) == len(dict(named)) == len(set(pictures.values())) < 373 + 373 + 300  # the sets share scenes
+    some = pictures_of(load_tasks(("mini_gqa", "mini_okvqa", "mini_vqav2"), 50, 0))
+    assert len(some) == 150 and some.items() <= pictures.items()
+
+
+def test_sets_that_name_a_picture_alike_share_it():
+    """VQAv2 and OKVQA both go by COCO's ids."""
+    vqav2, okvqa = (
+        SimpleNamespace(
+            eval_docs_no_media=[{"id": number} for number in numbers],
+            get_config=lambda _: "cluster",
+            process_results=lambda doc, _: {"vqa_accuracy": {"score": 0.0, "cluster": doc["id"]}},
+        )
+        for numbers in ((7, 8), (8, 9))
+    )
+    pictures = pictures_of(
+        LoadedTasks(None, {"vqav2": vqav2, "okvqa": okvqa}, {"vqav2": None, "okvqa": frozenset({1})})
+    )
+    assert pictures == {("okvqa", 1): "okvqa/9", ("vqav2", 0): "vqav2/7", ("vqav2", 1): "okvqa/8"}
+
+
+def test_the_bundled_profile_rests_on_these_halves():
+    held = json.loads((bundled()["mini"] / "profile.json").read_text())["calibration"]
+    sizes = sizes_of_halves([*pictures_of(load_tasks(("mini_gqa",), None, 0)).values()], held["seed"])
+    assert [asdict(half) for half in sizes] == [held["finding"], held["confirming"]]
 
 
 def test_what_its_config_refuses_is_refused_before_weights_are_fetched(asked, tmp_path, monkeypatch):
-    monkeypatch.setattr("lmms_ca_plugin.harness.study.checkpoint_sha", None)
+    monkeypatch.setattr("lmms_ca_plugin.harness.runner.checkpoint_sha", None)
     (tmp_path / "config.json").write_text('{"model_type": "blip-2"}')
     for where, message in ((tmp_path / "nowhere", "there is no such folder"), (tmp_path, "'blip-2' are not supported")):
         other = replace(asked, checkpoint=CheckpointOptions(str(where)))

@@ -18,7 +18,8 @@ from lmms_ca_plugin.harness import entries, journal, loaded
 from lmms_ca_plugin.harness.journal import FILE, Journal
 from lmms_ca_plugin.harness.loaded import LoadedTasks, load_tasks, subset
 from lmms_ca_plugin.harness.replay import _alone, write_files
-from lmms_ca_plugin.harness.study import Runner, Variant
+from lmms_ca_plugin.harness.runner import Runner
+from lmms_ca_plugin.harness.study import Variant
 from lmms_ca_plugin.layer_profile import LayerProfile
 from lmms_ca_plugin.methods import load_method
 from lmms_ca_plugin.results.provenance import split_args
@@ -180,7 +181,7 @@ class _Clock:
 
 
 def test_a_finished_study_loads_no_model(copied, finished, monkeypatch):
-    monkeypatch.setattr("lmms_ca_plugin.harness.study.load", None)
+    monkeypatch.setattr("lmms_ca_plugin.harness.runner.load", None)
     assert answers(Runner(copied).run()) == answers(finished)
 
 
@@ -209,7 +210,7 @@ def test_more_documents_are_added_to_those_that_are_there(copied, finished, monk
     assert {run.task: len(run.documents) for run in read_runs([again.results["crop"]])[0]} == dict.fromkeys(
         copied.tasks, 6
     )
-    monkeypatch.setattr("lmms_ca_plugin.harness.study.load", None)
+    monkeypatch.setattr("lmms_ca_plugin.harness.runner.load", None)
     assert Runner(more).run().results == again.results
     with pytest.raises(InputError, match="its limit is 6, not 4"):
         Runner(copied).run()
@@ -229,8 +230,8 @@ def test_more_documents_of_another_data_set_are_refused(copied, monkeypatch):
     [("checkpoint_sha", "ab12", "its weights is .*, not 'ab12'"), ("versions", {"torch": "0"}, "its versions is ")],
 )
 def test_a_finished_study_is_of_its_weights_and_versions(copied, monkeypatch, what, other, message):
-    monkeypatch.setattr("lmms_ca_plugin.harness.study.load", None)
-    monkeypatch.setattr(f"lmms_ca_plugin.harness.study.{what}", lambda *_: other)
+    monkeypatch.setattr("lmms_ca_plugin.harness.runner.load", None)
+    monkeypatch.setattr(f"lmms_ca_plugin.harness.runner.{what}", lambda *_: other)
     with pytest.raises(InputError, match=f"is of another study: {message}"):
         Runner(copied).run()
 
@@ -260,7 +261,7 @@ def test_a_data_set_with_other_rows_is_another_study(copied, monkeypatch):
 def test_other_facts_are_refused(copied, monkeypatch):
     lines = (copied.output / FILE).read_text().splitlines(keepends=True)
     (copied.output / FILE).write_text("".join(lines[:-2]))  # crop's last batch, and that its files are whole
-    monkeypatch.setattr("lmms_ca_plugin.harness.study.run_record", lambda *_: {"entry": "x", "torch": "0"})
+    monkeypatch.setattr("lmms_ca_plugin.harness.runner.run_record", lambda *_: {"entry": "x", "torch": "0"})
     with pytest.raises(InputError, match="was begun with .*; now it is .*Answers of both would be mixed"):
         Runner(copied).run()
 
@@ -299,7 +300,7 @@ def test_a_finished_variant_is_neither_scored_nor_written_again(copied, monkeypa
         scored.append(folder.name)
         return write_files(replay, tasks, folder, date)
 
-    monkeypatch.setattr("lmms_ca_plugin.harness.study.write_files", write)
+    monkeypatch.setattr("lmms_ca_plugin.harness.runner.write_files", write)
     assert set(Runner(copied).run().results) == {name for name, *_ in VARIANTS}
     assert scored == ["crop"]
     assert set(Runner(copied).run().results) and scored == ["crop"]
@@ -348,7 +349,7 @@ def test_what_was_timed_is_kept(copied, monkeypatch):
     timed = Runner(copied).timed(["vanilla", "masked"], 2)
     assert {name: set(of) for name, of in timed.found.items()} == {n: set(copied.tasks) for n in ("vanilla", "masked")}
     assert all(len(one.answers) == 2 for of in timed.found.values() for one in of.values())
-    monkeypatch.setattr("lmms_ca_plugin.harness.study.load", None)
+    monkeypatch.setattr("lmms_ca_plugin.harness.runner.load", None)
     assert Runner(copied).timings == timed and (timed.questions, timed.device) == (2, "cpu")
     assert Runner(replace(copied, seed=1)).timings.found == {}
 
@@ -397,7 +398,7 @@ def test_documents_keep_their_numbers(finished):
 )
 def test_a_task_without_scores_is_refused_before_weights_are_read(study, scorer, message, monkeypatch):
     runner = Runner(study)
-    monkeypatch.setattr("lmms_ca_plugin.harness.study.load", None)
+    monkeypatch.setattr("lmms_ca_plugin.harness.runner.load", None)
     monkeypatch.setattr(runner.tasks.tasks["mini_docvqa"], "process_results", scorer)
     with pytest.raises(InputError, match=f"task mini_docvqa: .*{message}"):
         runner.run()
@@ -423,7 +424,7 @@ def test_two_variants_of_one_name_are_refused(asked):
 
 
 def test_a_layer_that_the_checkpoint_lacks_is_refused_before_weights_are_read(asked, monkeypatch):
-    monkeypatch.setattr("lmms_ca_plugin.harness.study.load", None)
+    monkeypatch.setattr("lmms_ca_plugin.harness.runner.load", None)
     with pytest.raises(OptionError, match="Allowed: 0 to 5"):
         Runner(asked.study("deep", [asked.variant("L9", "layermask", layer=9)]))
 

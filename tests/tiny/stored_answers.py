@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 
 from lmms_ca_plugin.cli.quickstart import BATCH_SIZE, CHECKPOINT, ENTRIES, TASKS
 from lmms_ca_plugin.engine.load import CheckpointOptions
-from lmms_ca_plugin.harness.study import Runner
+from lmms_ca_plugin.harness.runner import Runner
 from lmms_ca_plugin.studies.asked import Asked
 
 FILE = Path(__file__).with_name("answers.json")
