@@ -2,6 +2,9 @@
 
 Source: Song, Li, Yu, "Where Does Vision Meet Language?", Tables 1 to 3, as printed. The paper calls its measure
 "accuracy" and names no scorer, split or prompt, so a published value stands beside a main score for orientation only.
+Rule: a printed number stands beside a run only where every option of the run is the paper's setting, which is the
+method's default, and what `None` stands for on the paper's checkpoints. An option without a setting here (a layer
+profile, generation kwargs, one of another package's entry) makes another experiment.
 """
 
 from __future__ import annotations
@@ -11,8 +14,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lmms_ca_plugin.errors import InputError
+from lmms_ca_plugin.results.provenance import spell, split_args
 
 SETS = ("gqa", "vqav2", "okvqa", "vizwiz", "textvqa", "docvqa")
 BENCHMARK_OF: dict[str, str] = {f"ca_{name}": name for name in SETS} | {
@@ -42,19 +47,39 @@ _CHECKPOINTS = {
     "LLaVA-v1.6": re.compile(r"llava-v1\.6-vicuna-7b(-hf)?$"),
 }
 _METHODS = {"vanilla": "baseline", "llava_hf": "baseline", "llava": "baseline"}
-# Options that, where a run has them, must be the paper's for its numbers to be the same experiment.
-_PAPERS_OPTIONS = {
+SETTINGS: dict[str, dict[str, Any]] = {
     "contrastive": {
-        "rho": "0.2",
+        "scope": "fusion",
+        "post_layer": 28,
+        "review_layer": 29,
+        "rho": 0.2,
+        "lam": 1e-9,
         "site": "residual",
         "distance": "hellinger",
         "contrast": "abs",
+        "select": "exact",
+        "renormalise": True,
+        "image_tokens": "all",
         "mask_by": "contrastive",
         "preset": "paper",
-        "review_layer": "29",
-        "post_layer": "28",
     },
+    "dola": {
+        "layers": "low",
+        "norm": False,
+        "relative_top": 0.1,
+        "divergence": "reference",
+        "repetition_penalty": 1.0,
+    },
+    "layermask": {"mode": "zero"},
+    "vicrop": {"map": "rel_att", "layer": 14, "align": "processor", "high_res": False},
 }
+"""The paper's settings by method, and ours where it is silent (lambda, site, DoLa's bucket)."""
+_INPUTS: dict[str, dict[str, Any]] = {
+    "LLaVA-v1.5": {"conversation": "vicuna_v1", "image_aspect_ratio": "pad"},
+    "LLaVA-v1.6": {"conversation": "vicuna_v1", "image_aspect_ratio": "processor"},
+}
+LOGGED = frozenset({"log_maps", "save_crops"})
+"""Options that change what is kept of a run, and no answer."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +138,26 @@ def tables() -> list[PublishedRow]:
     return rows
 
 
+def not_the_papers(model: str, method: str, method_args: str, own: str | None = None) -> tuple[str, ...]:
+    """Lists what makes a run another experiment than the paper's.
+
+    Args:
+        model: The checkpoint, as a hub id or a path.
+        method: Our method, or the harness's entry.
+        method_args: The run's options, `key=value` joined by commas.
+        own: The option that the paper varies here, so that any value of it is the paper's.
+
+    Returns:
+        Its options with another value than the paper's, as `key=value`; empty if there are none.
+    """
+    papers = SETTINGS.get(method, {}) | _INPUTS.get(printed_model(model) or "", {})
+    return tuple(
+        f"{name}={value}"
+        for name, value in split_args(method_args).items()
+        if name != own and name not in LOGGED and value not in ("None", spell(papers.get(name)))
+    )
+
+
 def published_value(
     model: str, method: str, method_args: str, task: str, table: int | None = None
 ) -> tuple[float | None, str]:
@@ -130,11 +175,9 @@ def published_value(
     """
     printed = printed_model(model)
     benchmark = BENCHMARK_OF.get(task)
-    options = dict(part.split("=", 1) for part in method_args.split(",") if "=" in part)
-    expected = _PAPERS_OPTIONS.get(method, {})
-    if not printed or not benchmark or any(options.get(key, value) != value for key, value in expected.items()):
+    if not printed or not benchmark or not_the_papers(model, method, method_args, own="scope"):
         return None, ""
-    scope = options.get("scope", "fusion") if method == "contrastive" else ""
+    scope = split_args(method_args).get("scope", "fusion") if method == "contrastive" else ""
     name = _METHODS.get(method, method)
     for row in (row for row in tables() if table in (None, row.table)):
         same_scope = row.scope == scope if row.scope else scope in ("", "fusion")

@@ -1,14 +1,14 @@
 """The paper's tables and figures again: its layout, printed values, ours, and the differences side by side.
 
-Rule: a printed value is compared with ours only where checkpoint, task and options are the paper's, which
-`published_value` decides. Every printed row is there, and one that was not run says why.
+Rule: a printed value, and a number of the text, stands beside ours only where checkpoint, task and options are the
+paper's, which `results.published` decides. Every printed row is there, and one that was not run says why.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass, replace
+from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from lmms_ca_plugin.results.published import (
     SETS,
     PublishedRow,
     benchmark_of,
+    not_the_papers,
     printed_model,
     published_value,
     tables,
@@ -125,10 +126,11 @@ def _made(
 ) -> Reproduced:
     """Writes what is made of a target's runs; `place` is its files' path without an ending."""
     files = [file for of in swept.values() for file in (of.csv, *of.figures)]
-    claims = {c: [beside(claim, c, target) for claim in target.claims(of)] for c, of in swept.items()}
+    found = {checkpoint: _with_inputs(of) for checkpoint, of in swept.items()}
+    claims = {c: [beside(claim, c, target, found[c]) for claim in target.claims(of)] for c, of in swept.items()}
     layout = None
     if target.TABLE is not None:
-        layout = laid_out(target.TABLE, target, {checkpoint: of.table for checkpoint, of in swept.items()}, unfit)
+        layout = laid_out(target.TABLE, target, found, unfit)
         files.append(place.with_suffix(".csv"))
         write_atomically(files[-1], layout.to_csv(index=False, lineterminator="\n"))
         files.append(place.with_suffix(".md"))
@@ -141,13 +143,21 @@ def _made(
     return Reproduced(layout, claims, swept, tuple(files))
 
 
-def beside(claim: Claim, checkpoint: str, target: Target) -> Claim:
-    """Takes the paper's number out of a claim that it makes of another checkpoint or another set.
+def _with_inputs(swept: Swept) -> pd.DataFrame:
+    """The tidy table, whose options also tell how prompts and pictures were prepared, which a study's files do not."""
+    inputs = asdict(swept.finished.study.inputs)
+    told = "".join(f",{name}={value}" for name, value in inputs.items() if value is not None)
+    return swept.table.assign(method_args=swept.table["method_args"] + told)
+
+
+def beside(claim: Claim, checkpoint: str, target: Target, table: pd.DataFrame) -> Claim:
+    """Takes the paper's number out of a claim that it makes of another checkpoint, another set or other settings.
 
     Args:
         claim: As the target makes it.
         checkpoint: Whose number ours is.
-        target: Which checkpoints the paper shows.
+        target: Which checkpoints the paper shows, and which option it varies.
+        table: The tidy table of the runs that ours comes from.
 
     Returns:
         The claim; without a number it says why.
@@ -156,6 +166,10 @@ def beside(claim: Claim, checkpoint: str, target: Target) -> Claim:
         return replace(claim, printed="", why=f"the paper shows {', '.join(target.MODELS)}")
     if claim.task not in BENCHMARK_OF:
         return replace(claim, printed="", why=f"the paper does not know {claim.task}")
+    runs = set(zip(table["method"], table["method_args"], strict=True))
+    other = {option for run in runs for option in not_the_papers(checkpoint, *run, target.VARIED)}
+    if other:
+        return replace(claim, printed="", why=f"not the paper's: {', '.join(sorted(other))}")
     return claim
 
 

@@ -49,6 +49,12 @@ def test_two_methods_with_printed_values(tmp_path):
     assert "vqa_accuracy, on GQA and DocVQA vqa_exact" in table.caption
 
 
+def test_nothing_is_printed_below_other_settings_than_the_papers(tmp_path):
+    six_sets(tmp_path, 50, method="contrastive", parameters={"rho": 0.2, "lam": 0.5})
+    (table,) = wide_tables(leaderboard([tmp_path]).rows)
+    assert [line[1] for line in cells(table)[1:]] == ["contrastive"]
+
+
 def test_a_missing_interval_is_no_number_in_the_table(tmp_path):
     six_sets(tmp_path, 50)
     rows = [

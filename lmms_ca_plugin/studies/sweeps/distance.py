@@ -19,11 +19,11 @@ _LABELS = {"hellinger": "Hellinger distance", "jsd": "Jensen-Shannon divergence"
 
 def variants(asked: Asked, trunk: Trunk) -> Sequence[Variant]:  # noqa: ARG001
     """One variant, which answers as vanilla and logs its attention maps' distances."""
-    return (asked.variant("vanilla", "distance"),)
+    return (asked.variant("distance", "distance"),)
 
 
 def figures(finished: Finished, table: pd.DataFrame) -> Mapping[str, Figure]:  # noqa: ARG001
     """The distance at every block, over the documents of each task."""
     (variant,) = finished.study.variants
     label = _LABELS[variant.made().describe()["distance"]]
-    return {"distance": distances_figure(distances(finished.answers["vanilla"]), caption_of(finished), y_label=label)}
+    return {"distance": distances_figure(distances(finished.answers["distance"]), caption_of(finished), y_label=label)}

@@ -19,7 +19,7 @@ class Claim:
     Attributes:
         task: On which task we looked.
         says: What is claimed of it.
-        printed: The paper's number; empty where it says nothing of this checkpoint and task.
+        printed: The paper's number; empty where it says nothing of this checkpoint, task and settings.
         ours: Ours, on the checkpoint at hand.
         why: Why nothing is printed.
     """
@@ -42,6 +42,9 @@ class Target(Protocol):
 
     TABLE: int | None
     """The number of the printed table; None for a figure."""
+
+    VARIED: str | None
+    """The option in which its variants of one method differ, so that any value is the paper's; None if in none."""
 
     def claims(self, swept: Swept) -> Sequence[Claim]:
         """Lists what the paper's text says about it."""

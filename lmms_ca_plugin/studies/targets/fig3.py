@@ -7,3 +7,4 @@ from lmms_ca_plugin.studies.targets._masking import claims as claims
 SWEEP = "layermask"
 MODELS = ("LLaVA-v1.6",)
 TABLE: int | None = None
+VARIED: str | None = "layer"

@@ -12,6 +12,7 @@ from lmms_ca_plugin.studies.tidy import chosen
 SWEEP = "scope"
 MODELS = ("LLaVA-v1.5",)
 TABLE: int | None = None
+VARIED: str | None = "scope"
 
 
 def claims(swept: Swept) -> Sequence[Claim]:

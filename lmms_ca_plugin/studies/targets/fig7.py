@@ -10,6 +10,7 @@ from lmms_ca_plugin.studies.targets import Claim
 SWEEP = "ratio"
 MODELS = ("LLaVA-v1.5",)
 TABLE: int | None = None
+VARIED: str | None = "rho"
 
 
 def claims(swept: Swept) -> Sequence[Claim]:

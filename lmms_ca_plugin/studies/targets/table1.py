@@ -7,3 +7,4 @@ from lmms_ca_plugin.studies.targets._silent import claims as claims
 SWEEP = "methods"
 MODELS = ("LLaVA-v1.5", "LLaVA-v1.6")
 TABLE: int | None = 1
+VARIED: str | None = None

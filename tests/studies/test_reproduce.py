@@ -1,0 +1,65 @@
+"""Numbers of the paper stand beside its own settings only, and targets that run together do so in any order."""
+
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+
+from lmms_ca_plugin.engine.load import InputOptions
+from lmms_ca_plugin.results.published import BENCHMARK_OF
+from lmms_ca_plugin.studies.reproduce import beside, plans, reproduce
+from lmms_ca_plugin.studies.targets import Claim, load_target
+
+LLAVA = "llava-hf/llava-1.5-7b-hf"
+
+
+def claimed(target, *runs):
+    """What becomes of a number of the paper beside runs of (method, options)."""
+    table = pd.DataFrame([("vanilla", ""), *runs], columns=["method", "method_args"])
+    claim = beside(Claim("ca_gqa", "the best", "0.2", "0.3"), LLAVA, load_target(target), table)
+    return claim.printed, claim.why
+
+
+@pytest.mark.parametrize(
+    ("target", "method", "own", "other"),
+    [
+        ("fig2", "layermask", ("layer=0", "layer=31"), "mode=knockout"),
+        ("fig6", "contrastive", ("scope=all", "scope=2:4"), "review_layer=20"),
+        ("fig7", "contrastive", ("rho=0.0", "rho=1.0"), "mask_by=random"),
+        ("fig7", "contrastive", ("rho=0.0", "rho=1.0"), "scope=deep"),
+    ],
+)
+def test_a_figures_numbers_stand_beside_the_papers_options_only(target, method, own, other):
+    assert claimed(target, *((method, options) for options in own)) == ("0.2", "")
+    assert claimed(target, *((method, f"{options},{other}") for options in own)) == ("", f"not the paper's: {other}")
+
+
+def test_targets_in_another_order_are_the_same_study(asked):
+    orders = (["table3", "fig7"], ["fig7", "table3"])
+    first, second = (plans(names, [asked.checkpoint], asked)[asked.checkpoint.pretrained].study for names in orders)
+    assert (first.output, first.identity) == (second.output, second.identity)
+
+
+@pytest.fixture
+def as_the_papers(asked, monkeypatch):
+    """The small checkpoint passes for the paper's, and a mini set for one of the paper's."""
+    monkeypatch.setattr("lmms_ca_plugin.studies.reproduce.printed_model", lambda _: "LLaVA-v1.5")
+    monkeypatch.setitem(BENCHMARK_OF, "mini_gqa", "gqa")
+    return replace(asked, tasks=("mini_gqa",), limit=2)
+
+
+def test_figures_2_and_5_run_together(as_the_papers, monkeypatch):
+    checkpoint = as_the_papers.checkpoint
+    made = reproduce(["fig2", "fig5"], [checkpoint], as_the_papers)
+    assert [claim.printed for claim in made["fig2"].claims[checkpoint.pretrained]] == ["2, 4, 8, 11, 12, 13, 29"]
+    table = made["fig5"].swept[checkpoint.pretrained].table
+    assert table["variant"].tolist() == ["distance"] and table["delta"].isna().all()
+    monkeypatch.setattr("lmms_ca_plugin.studies.sweep.Runner.family", None)  # nothing is computed again
+    assert reproduce(["fig5", "fig2"], [checkpoint], as_the_papers)["fig2"].files == made["fig2"].files
+
+
+def test_the_options_of_a_run_and_of_its_inputs_are_compared(as_the_papers):
+    given, inputs = {"layermask": {"mode": "knockout"}}, InputOptions(image_aspect_ratio="processor")
+    asked = replace(as_the_papers, given=given, inputs=inputs)
+    (claim,) = reproduce(["fig2"], [asked.checkpoint], asked)["fig2"].claims[asked.checkpoint.pretrained]
+    assert (claim.printed, claim.why) == ("", "not the paper's: image_aspect_ratio=processor, mode=knockout")
