@@ -16,6 +16,7 @@ from lmms_eval.evaluator import simple_evaluate
 from lmms_eval.loggers.evaluation_tracker import EvaluationTracker
 from loguru import logger
 
+from lmms_ca_plugin.engine.load import InputOptions
 from lmms_ca_plugin.engine.requests import Answer
 from lmms_ca_plugin.errors import InputError
 from lmms_ca_plugin.harness.journal import Key
@@ -64,7 +65,7 @@ class Replay(lmms):  # type: ignore[misc]
         raise NotImplementedError(f"{len(requests)} multi-round requests")
 
 
-def write_files(replay: Replay, tasks: LoadedTasks, folder: Path, date: str) -> Path:
+def write_files(replay: Replay, tasks: LoadedTasks, folder: Path, date: str, inputs: InputOptions) -> Path:
     """Has the harness score a variant and writes its results and sample files.
 
     Args:
@@ -72,6 +73,7 @@ def write_files(replay: Replay, tasks: LoadedTasks, folder: Path, date: str) -> 
         tasks: What was asked.
         folder: The variant's folder; what an earlier part of the study left there is replaced, once all is written.
         date: The study's date, which names the files.
+        inputs: How prompts and pictures were prepared, as far as it was said.
 
     Returns:
         The results file.
@@ -80,9 +82,8 @@ def write_files(replay: Replay, tasks: LoadedTasks, folder: Path, date: str) -> 
         InputError: The harness left no results file; its log says why.
     """
     record = replay.record
-    model_args = f"pretrained={record['pretrained']}" + (
-        f",revision={record['revision']}" if record["revision"] is not None else ""
-    )
+    typed = {"pretrained": record["pretrained"], "revision": record["revision"], **asdict(inputs)}
+    model_args = ",".join(f"{name}={value}" for name, value in typed.items() if value is not None)
     part = folder.with_name(f".{folder.name}")
     rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)

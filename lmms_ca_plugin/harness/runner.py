@@ -142,7 +142,8 @@ class Runner:
         there = results_file(folder)
         if there is not None and journal.scored.get(name) == len(journal.answers.asked(name)):
             return there
-        file = write_files(Replay(journal.answers[name], journal.facts[name]), self.tasks, folder, journal.date)
+        replay = Replay(journal.answers[name], journal.facts[name])
+        file = write_files(replay, self.tasks, folder, journal.date, self.study.inputs)
         journal.know_scored(name)
         return file
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, astuple, dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -109,12 +109,19 @@ def reproduce(names: Sequence[str], checkpoints: Sequence[CheckpointOptions], as
 
     Raises:
         OptionError: There is no such target, or a variant does not fit a checkpoint.
-        GenerationError: A question could not be answered; what was answered before is kept.
+        GenerationError: A question could not be answered by variants that share their passes; what was answered before
+            is kept. Of others the layout says it.
     """
     plan = plans(names, checkpoints, asked)  # everything that can be refused is refused before the first run
     targets = {name: load_target(name) for name in names}
     swept = {c.pretrained: sweep(_sweeps(list(targets.values())), _on(c, asked), leave_out=True) for c in checkpoints}
-    unfit = {checkpoint: of.unfit for checkpoint, of in plan.items()}
+    unfit = {
+        checkpoint: {
+            **of.unfit,
+            **{n: str(why) for part in swept[checkpoint].values() for n, why in part.failed.items()},
+        }
+        for checkpoint, of in plan.items()
+    }
     return {
         name: _made(target, {c: of[target.SWEEP] for c, of in swept.items()}, unfit, asked.output / name / name)
         for name, target in targets.items()
@@ -126,7 +133,7 @@ def _made(
 ) -> Reproduced:
     """Writes what is made of a target's runs; `place` is its files' path without an ending."""
     files = [file for of in swept.values() for file in (of.csv, *of.figures)]
-    found = {checkpoint: _with_inputs(of) for checkpoint, of in swept.items()}
+    found = {checkpoint: of.table for checkpoint, of in swept.items()}
     claims = {c: [beside(claim, c, target, found[c]) for claim in target.claims(of)] for c, of in swept.items()}
     layout = None
     if target.TABLE is not None:
@@ -141,13 +148,6 @@ def _made(
         frame = pd.DataFrame(told, columns=["model", "task", "claim", "printed", "ours", "note"])
         write_atomically(files[-1], frame.to_csv(index=False, lineterminator="\n"))
     return Reproduced(layout, claims, swept, tuple(files))
-
-
-def _with_inputs(swept: Swept) -> pd.DataFrame:
-    """The tidy table, whose options also tell how prompts and pictures were prepared, which a study's files do not."""
-    inputs = asdict(swept.finished.study.inputs)
-    told = "".join(f",{name}={value}" for name, value in inputs.items() if value is not None)
-    return swept.table.assign(method_args=swept.table["method_args"] + told)
 
 
 def beside(claim: Claim, checkpoint: str, target: Target, table: pd.DataFrame) -> Claim:

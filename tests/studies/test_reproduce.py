@@ -6,6 +6,8 @@ import pandas as pd
 import pytest
 
 from lmms_ca_plugin.engine.load import InputOptions
+from lmms_ca_plugin.errors import OptionError
+from lmms_ca_plugin.methods import load_method
 from lmms_ca_plugin.results.published import BENCHMARK_OF
 from lmms_ca_plugin.studies.reproduce import beside, plans, reproduce
 from lmms_ca_plugin.studies.targets import Claim, load_target
@@ -63,3 +65,15 @@ def test_the_options_of_a_run_and_of_its_inputs_are_compared(as_the_papers):
     asked = replace(as_the_papers, given=given, inputs=inputs)
     (claim,) = reproduce(["fig2"], [asked.checkpoint], asked)["fig2"].claims[asked.checkpoint.pretrained]
     assert (claim.printed, claim.why) == ("", "not the paper's: image_aspect_ratio=processor, mode=knockout")
+
+
+def test_a_method_that_fails_alone_is_a_row_with_its_reason(asked, monkeypatch):
+    def refuses(self, questions, passes):
+        raise OptionError("two pictures")
+
+    monkeypatch.setattr(load_method("vicrop"), "prepare", refuses)
+    made = reproduce(["table2"], [asked.checkpoint], replace(asked, tasks=("mini_gqa",)))["table2"]
+    layout = made.layout.astype(str)
+    rows = {row[1]: " ".join(row) for row in layout.itertuples(index=False)}
+    assert any("two pictures" in row for row in rows.values()), rows
+    assert made.swept[asked.checkpoint.pretrained].finished.results.keys() >= {"vanilla", "contrastive"}

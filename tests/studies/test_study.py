@@ -12,7 +12,7 @@ from lmms_eval.evaluator import simple_evaluate
 from lmms_eval.loggers.evaluation_tracker import EvaluationTracker
 from safetensors.numpy import load_file, save_file
 
-from lmms_ca_plugin.engine.load import CheckpointOptions
+from lmms_ca_plugin.engine.load import CheckpointOptions, InputOptions
 from lmms_ca_plugin.errors import CheckpointError, GenerationError, InputError, OptionError
 from lmms_ca_plugin.harness import entries, journal, loaded
 from lmms_ca_plugin.harness.journal import FILE, Journal
@@ -97,6 +97,14 @@ def test_the_results_file_records_the_run(settings, finished):
     found = run.provenance
     assert (found.method, found.seconds, found.batch_size, found.seed) == ("layermask", None, "3", "0")
     assert "layer=2" in found.method_args and found.model == settings.checkpoint.pretrained
+
+
+def test_the_results_file_tells_how_prompts_were_prepared(asked):
+    """Two studies that differ in it are two measurements."""
+    plain = replace(asked, inputs=InputOptions("processor"), tasks=("mini_gqa",), limit=1)
+    finished = Runner(plain.study("plain", [plain.variant("vanilla", "vanilla")])).run()
+    (run,), _ = read_runs([finished.results["vanilla"]])
+    assert run.provenance.method_args == "conversation=processor"
 
 
 def test_the_results_file_tells_the_command_that_runs_the_variant_alone(settings, finished):
@@ -296,9 +304,9 @@ def test_a_finished_variant_is_neither_scored_nor_written_again(copied, monkeypa
     (copied.output / FILE).write_text("".join(lines[:-1]))
     scored = []
 
-    def write(replay, tasks, folder, date):
+    def write(replay, tasks, folder, *more):
         scored.append(folder.name)
-        return write_files(replay, tasks, folder, date)
+        return write_files(replay, tasks, folder, *more)
 
     monkeypatch.setattr("lmms_ca_plugin.harness.runner.write_files", write)
     assert set(Runner(copied).run().results) == {name for name, *_ in VARIANTS}

@@ -20,7 +20,7 @@ class Sweep(Protocol):
     """What a file in this folder holds."""
 
     def variants(self, asked: Asked, trunk: Trunk) -> Sequence[Variant]:
-        """Lists what is compared on a trunk; `vanilla` is the first."""
+        """Lists what is compared on a trunk; where there is a `vanilla`, differences are to it."""
 
     def figures(self, finished: Finished, table: pd.DataFrame) -> Mapping[str, Figure]:
         """Draws the study, by file name without ending."""
