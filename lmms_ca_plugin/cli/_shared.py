@@ -46,9 +46,15 @@ def held_of(pretrained: str, model_args: str) -> tuple[CheckpointOptions, InputO
     """
     from lmms_ca_plugin import options
     from lmms_ca_plugin.engine.load import CheckpointOptions, InputOptions
+    from lmms_ca_plugin.errors import OptionError
     from lmms_ca_plugin.results.provenance import split_args
 
     held, prepared = options.split(split_args(model_args), (CheckpointOptions, InputOptions))
+    if "pretrained" in held:
+        raise OptionError(
+            f"--model-args pretrained={held['pretrained']}: a checkpoint has a place of its own. Give it as "
+            "--pretrained, or where there is none, as the first argument."
+        )
     checkpoint = options.build(CheckpointOptions, {**held, "pretrained": pretrained})
     return checkpoint, options.build(InputOptions, prepared)
 

@@ -56,11 +56,14 @@ def reproduce(
     from lmms_ca_plugin.studies.cost import estimate
     from lmms_ca_plugin.studies.reproduce import plans
     from lmms_ca_plugin.studies.reproduce import reproduce as run
+    from lmms_ca_plugin.studies.sweep import refuse_unused
+    from lmms_ca_plugin.studies.targets import load_target
 
     names = pretrained or ["mini"]
     wanted = list(dict.fromkeys(name.strip() for name in targets.split(",")))
     tasks = tasks or ("mini" if names == ["mini"] else "ca")
     asked = asked_of(names, model_args, tasks, output, settings, batch_size, limit, seed, timing, memory_gib)
+    refuse_unused(list(dict.fromkeys(load_target(name).SWEEP for name in wanted)), asked)
     checkpoints = [replace(asked.checkpoint, pretrained=name) for name in names]
     console = Console()
     if plan:

@@ -41,11 +41,14 @@ def sweep(
     from rich.console import Console
 
     from lmms_ca_plugin.cli._shared import show
+    from lmms_ca_plugin.studies.sweep import refuse_unused
     from lmms_ca_plugin.studies.sweep import sweep as run
 
     asked = asked_of([pretrained], model_args, tasks, output, settings, batch_size, limit, seed, timing, memory_gib)
     console = Console()
-    for name, swept in run([name.strip() for name in names.split(",")], asked).items():
+    wanted = [name.strip() for name in names.split(",")]
+    refuse_unused(wanted, asked)
+    for name, swept in run(wanted, asked).items():
         console.print(show(swept.table, f"{name} on {pretrained}"))
         console.print(f"table: {swept.csv}\nfigures: {', '.join(map(str, swept.figures))}", soft_wrap=True)
         if swept.agreement is not None:

@@ -31,6 +31,9 @@ MARGIN, GAP, TITLE, BAR, LINE, FOOT = 0.06, 0.1, 0.2, 0.52, 0.128, 0.3
 LETTERS, SMALL_LETTERS = 112, 142  # of a line of text, as an answer and as a reason
 
 
+EQUAL = "1: equal on all tokens"
+
+
 @dataclass(frozen=True)
 class Rectangle:
     """A part of a picture, in its pixels; a view may reach beyond it."""
@@ -62,11 +65,13 @@ class Map:
 
     Attributes:
         name: The panel's title.
-        values: (r, c), in units of equal attention.
+        values: (r, c).
+        unit: What the numbers are in; the same for all maps on one scale.
     """
 
     name: str
     values: np.ndarray
+    unit: str = EQUAL
 
 
 @dataclass(frozen=True)
@@ -166,7 +171,7 @@ def explanation(found: Explanation) -> Figure:
     for i, (label, maps) in enumerate(scales):
         image = _maps([next(places) for _ in maps], maps, found)
         bar = page.at(MARGIN + i * (width + GAP) + 0.05, below + 0.05, width - 0.1, 0.07)
-        text = f"{label}, 1: equal on all tokens"
+        text = f"{label}, {maps[0].unit}"
         page.figure.colorbar(image, cax=bar, orientation="horizontal", extend="max", label=text)
     if found.mask is not None:
         _masked(next(places), found.mask, found)

@@ -108,11 +108,18 @@ def load_tasks(names: Sequence[str], limit: int | None, seed: int) -> LoadedTask
 
     Raises:
         OptionError: There is no such task, or the limit is below 1.
+        InputError: The data of one cannot be loaded.
     """
     if limit is not None and limit < 1:
         raise OptionError(f"limit={limit} is not allowed. Allowed: 1 and more.")
     manager = _manager(names)
-    tasks = dict(_leaves(get_task_dict(list(names), manager, "chat")))
+    try:
+        tasks = dict(_leaves(get_task_dict(list(names), manager, "chat")))
+    except Exception as error:  # what loads data sets raises anything, and tries again before
+        raise InputError(
+            f"tasks={','.join(names)}: their data cannot be loaded: {_cause(error)}\nThe harness's own data sets come "
+            "from the hub, unless they are cached here or lie in a folder of their name under the current directory."
+        ) from error
     chosen: dict[str, frozenset[int] | None] = {}
     for name, task in tasks.items():
         if task.get_config("num_fewshot") is None:
@@ -120,6 +127,13 @@ def load_tasks(names: Sequence[str], limit: int | None, seed: int) -> LoadedTask
         chosen[name] = subset(name, len(task.eval_docs), limit, seed)
         _build_once(task, chosen[name])
     return LoadedTasks(manager, tasks, chosen, seed)
+
+
+def _cause(error: BaseException) -> str:
+    """What really happened, below the retries that the harness wraps around it."""
+    attempt = getattr(error, "last_attempt", None)
+    inner = attempt.exception() if attempt is not None else None
+    return _cause(inner) if inner is not None else f"{type(error).__name__}: {error}"
 
 
 def subset(task: str, documents: int, limit: int | None, seed: int) -> frozenset[int] | None:

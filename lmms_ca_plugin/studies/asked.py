@@ -47,6 +47,18 @@ class Asked:
         given = {**self.given.get(method, {}), **options}
         return Variant(name, method, options_of(self.checkpoint.pretrained, method, given), x)
 
+    def refuse_own(self, study: str, method: str, option: str) -> None:
+        """Refuses a user's option that a study varies itself.
+
+        Raises:
+            OptionError: It was given.
+        """
+        if option in self.given.get(method, {}):
+            raise OptionError(
+                f"--set {method}.{option}: the study {study} varies it itself, so it would do nothing, or variants "
+                "would not be what they are called. Leave it out."
+            )
+
     def study(self, name: str, variants: Sequence[Variant]) -> Study:
         """Makes a study of variants with these settings, in a folder of its name."""
         return Study(

@@ -13,7 +13,7 @@ from typing import Any
 from lmms_ca_plugin.checkpoints import options_of
 from lmms_ca_plugin.engine.engine import Answer, Engine, Request, RunOptions
 from lmms_ca_plugin.engine.generation import Generation
-from lmms_ca_plugin.errors import GenerationError, LmmsCaError
+from lmms_ca_plugin.errors import GenerationError, LmmsCaError, OptionError
 from lmms_ca_plugin.families._contract import Family, Question, Trunk
 from lmms_ca_plugin.methods import load_method, method_names
 from lmms_ca_plugin.methods._contract import Method
@@ -82,6 +82,8 @@ def declare(trunk: Trunk, given: Mapping[str, Mapping[str, Any]], pretrained: st
         else:
             if plan.observe is None:
                 methods[name] = Declared(method, options, required)
+            elif required:
+                raise OptionError(f"--set {name}...: {name} answers as {BASELINE} and is not asked. Leave it out.")
     return methods
 
 

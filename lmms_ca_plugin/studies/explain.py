@@ -3,7 +3,8 @@
 Source: Figure 1 of Song, Li, Yu, "Where Does Vision Meet Language?".
 Rule: nothing is computed a second time for the eye. Attention is what the engine reads (`studies/looking.py`); IA and
 the mask are what contrastive ranked by and masked, from its own record (`log_maps`); the box is the one ViCrop cut out.
-Maps are in units of equal attention: 1 is what each image token would get if all got the same.
+Maps are in units of equal attention: 1 is what each image token would get if all got the same; in IA, each that may be
+masked. IA of raw attention mass is shown as it was compared.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ from lmms_ca_plugin.engine.load import CheckpointOptions, InputOptions, describe
 from lmms_ca_plugin.errors import InputError, OptionError
 from lmms_ca_plugin.families._cells import Cells
 from lmms_ca_plugin.families._contract import Message, Question, Trunk
-from lmms_ca_plugin.figures.explanation import Explanation, Map, Mask, Rectangle, Said
+from lmms_ca_plugin.figures.explanation import EQUAL, Explanation, Map, Mask, Rectangle, Said
+from lmms_ca_plugin.methods._contract import Method
+from lmms_ca_plugin.methods.contrastive import Contrastive
 from lmms_ca_plugin.studies import every_method
 from lmms_ca_plugin.studies.every_method import Outcome
 from lmms_ca_plugin.studies.looking import Looking, look
@@ -95,7 +98,7 @@ def explain(image: Path, question: str, wanted: ExplainOptions) -> Explained:
         view=looking.view,
         seen=seen_by(looking.cells),
         layers=tuple(_layer(looking, block, contrast) for block in layers),
-        contrast=_contrast(looking, contrast),
+        contrast=_contrast(looking, contrast, methods["contrastive"].method),
         mask=_mask(looking, contrast),
         box=Rectangle(*logs["vicrop"]["box"]) if "box" in logs.get("vicrop", {}) else None,
         said=tuple(_said(name, outcome) for name, outcome in outcomes.items()),
@@ -130,7 +133,7 @@ def read_picture(file: Path) -> Image.Image:
     try:
         with Image.open(file) as opened:
             return ImageOps.exif_transpose(opened).convert("RGB")
-    except (OSError, SyntaxError, ValueError) as error:  # Pillow's readers raise any of these on damaged files
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # Pillow's, on damaged files
         raise InputError(f"{file} cannot be read as a picture: {error}.") from error
 
 
@@ -155,11 +158,15 @@ def _layer(looking: Looking, block: int, contrast: Mapping[str, Any]) -> Map:
     return Map(f"block {block}{roles.get(block, '')}", looking.on_cells(looking.attention[block]) * looking.tokens)
 
 
-def _contrast(looking: Looking, contrast: Mapping[str, Any]) -> Map | None:
+def _contrast(looking: Looking, contrast: Mapping[str, Any], method: Method | None) -> Map | None:
     if "pre_layer" not in contrast:  # a control compares no maps
         return None
+    assert isinstance(method, Contrastive)
     name = f"IA of blocks {contrast['pre_layer']} and {contrast['post_layer']}"
-    return Map(name, looking.on_cells(contrast["maps"]["score"]) * looking.tokens)
+    score, eligible = looking.on_cells(contrast["maps"]["score"]), contrast["eligible_tokens"]
+    if not method.renormalise:
+        return Map(name, score, "raw mass")
+    return Map(name, score * eligible, EQUAL if eligible == looking.tokens else "1: equal on the base view")
 
 
 def _mask(looking: Looking, contrast: Mapping[str, Any]) -> Mask | None:

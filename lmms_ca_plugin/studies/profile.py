@@ -70,10 +70,14 @@ def profile(asked: Asked, output: Path, rules: ProfileRules) -> Profiled:
         The profile and its files.
 
     Raises:
-        InputError: Too few blocks or pictures, a task that names no pictures, or weights that cannot be told from
-            others.
+        InputError: Too few blocks or pictures, a task that names no pictures, weights that cannot be told from others,
+            or a folder in place of a file.
         GenerationError: A question could not be answered; what was answered before is kept.
     """
+    if output.is_dir():
+        raise InputError(
+            f"output={output} is a folder. Give the file that the profile shall be, e.g. {output}/profile.json."
+        )
     runner = Runner(study_of(asked))  # refuses what is unsupported by its config, before weights are fetched
     pictures = pictures_of(runner.tasks)
     sizes_of_halves(list(pictures.values()), rules.seed)

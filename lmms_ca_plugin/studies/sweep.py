@@ -103,6 +103,22 @@ def planned(names: Sequence[str], asked: Asked, leave_out: bool = False) -> Plan
     return Planned(study, fit, unfit)
 
 
+def refuse_unused(names: Sequence[str], asked: Asked) -> None:
+    """Refuses options of methods that none of some sweeps runs: they would do nothing.
+
+    Raises:
+        OptionError: There is one.
+    """
+    trunk = describe(asked.checkpoint).trunk
+    run = {variant.method for name in names for variant in load_sweep(name).variants(asked, trunk)}
+    for method in asked.given:
+        if method not in run:
+            raise OptionError(
+                f"--set {method}...: {', '.join(names)} runs no {method}, so it would do nothing. Methods that it "
+                f"runs: {', '.join(sorted(run))}."
+            )
+
+
 def sweep(names: Sequence[str], asked: Asked, leave_out: bool = False) -> dict[str, Swept]:
     """Runs sweeps, or what is missing of them, and writes their tables and figures.
 

@@ -17,6 +17,7 @@ import pandas as pd
 from lmms_ca_plugin.engine.agreement import Agreement
 from lmms_ca_plugin.engine.requests import Answer
 from lmms_ca_plugin.engine.timing import Timed
+from lmms_ca_plugin.errors import InputError
 from lmms_ca_plugin.harness.journal import Key
 from lmms_ca_plugin.harness.study import Finished, Variant
 from lmms_ca_plugin.results.multiplicity import holm
@@ -142,14 +143,24 @@ def distances(answers: Mapping[Key, Answer]) -> pd.DataFrame:
         answers: The variant's answers, whose logs hold `distances` by block.
 
     Returns:
-        Columns `task, doc_id, layer, distance`.
+        Columns `task, doc_id, layer, distance`; a question without a picture has none.
+
+    Raises:
+        InputError: No question has a picture.
     """
     rows = [
         (task, doc_id, int(layer), distance)
-        for (task, doc_id), answer in answers.items()
+        for (task, doc_id), answer in _with_pictures(answers).items()
         for layer, distance in answer.log["distances"].items()
     ]
     return pd.DataFrame(rows, columns=["task", "doc_id", "layer", "distance"])
+
+
+def _with_pictures(answers: Mapping[Key, Answer]) -> Mapping[Key, Answer]:
+    seen = {key: answer for key, answer in answers.items() if answer.image_tokens}
+    if not seen:
+        raise InputError("No question of these tasks shows a picture, so there is no attention over one to compare.")
+    return seen
 
 
 def chosen(answers: Mapping[Key, Answer]) -> pd.DataFrame:
@@ -159,8 +170,13 @@ def chosen(answers: Mapping[Key, Answer]) -> pd.DataFrame:
         answers: A contrastive variant's answers, whose logs hold `pre_layer` and every candidate's distance.
 
     Returns:
-        Columns `task, layer, share, n`: a row per task and candidate, shares of a task's n documents sum to 1.
+        Columns `task, layer, share, n`: a row per task and candidate, shares of a task's n documents sum to 1; a
+        question without a picture chooses none.
+
+    Raises:
+        InputError: No question has a picture.
     """
+    answers = _with_pictures(answers)
     candidates = sorted({int(layer) for answer in answers.values() for layer in answer.log["distances"]})
     rows = []
     for task in dict.fromkeys(task for task, _ in answers):

@@ -228,12 +228,19 @@ def test_captions_say_whether_intervals_are_clustered(asked, tmp_path):
     assert told == "95 % intervals, clustered by picture, but not on gqa"
 
 
-@pytest.mark.parametrize(("name", "label"), [("hellinger", "Hellinger distance"), ("jsd", "Jensen-Shannon divergence")])
-def test_the_distance_that_was_measured_stands_at_its_axis(asked, tmp_path, name, label):
+@pytest.mark.parametrize(
+    ("given", "label"),
+    [
+        ({}, "Hellinger distance"),
+        ({"distance": "jsd"}, "Jensen-Shannon divergence"),
+        ({"to_layer": 3}, "Hellinger distance to block 3"),
+    ],
+)
+def test_the_distance_that_was_measured_stands_at_its_axis(asked, tmp_path, given, label):
     made = written(asked, tmp_path, {"distance": [1, 0]}, [1, 2])
-    asked = replace(asked, given={"distance": {"distance": name}})
+    asked = replace(asked, given={"distance": given})
     log = {"distances": {"0": 0.5, "1": 0.0}}
-    answers = {"distance": {("ca_textvqa", 0): SimpleNamespace(log=log)}}
+    answers = {"distance": {("ca_textvqa", 0): SimpleNamespace(log=log, image_tokens=16)}}
     variants = tuple(load_sweep("distance").variants(asked, PAPER))
     made = replace(made, study=replace(made.study, variants=variants), answers=answers)
     assert load_sweep("distance").figures(made, None)["distance"].axes[0].get_ylabel() == label

@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
+from lmms_ca_plugin.errors import OptionError
 from lmms_ca_plugin.families._contract import Trunk
 from lmms_ca_plugin.figures.differences import differences
 from lmms_ca_plugin.harness.study import Finished, Variant
@@ -22,6 +23,9 @@ from lmms_ca_plugin.studies.captions import caption_of
 from lmms_ca_plugin.studies.tidy import DEFAULT
 
 _NEAR = 2  # blocks before the review block that are tried in its place; all behind it are
+# One by one, because options of the user and of a bundled checkpoint win over a preset's. The site and the map are the
+# method's own: with others that the user has named for the rest, the preset's options would not act.
+_WCD = {"preset": "wcd", **Contrastive.presets["wcd"], "site": "residual", "mask_by": "contrastive"}
 
 
 def variants(asked: Asked, trunk: Trunk) -> Sequence[Variant]:
@@ -31,11 +35,20 @@ def variants(asked: Asked, trunk: Trunk) -> Sequence[Variant]:
         **{f"mask_by_{control}": {"mask_by": control} for control in ("random", "post", "none")},
         **{f"site_{site}": {"site": site} for site in ("post_norm", "kv", "value", "logit", "knockout")},
         **{f"review_{block}": {"review_layer": block} for block in _other_reviews(default, trunk)},
-        "preset_wcd": {"preset": "wcd", "site": "residual"},  # its own site, whatever the user has named for the others
     }
     rows["site_knockout"]["lam"] = None  # minus infinity takes no factor, if the user has named one for the others
     changed = (asked.variant(name, "contrastive", **options) for name, options in rows.items())
-    return (asked.variant("vanilla", "vanilla"), default, *changed)
+    return (asked.variant("vanilla", "vanilla"), default, *changed, *_preset(asked, trunk))
+
+
+def _preset(asked: Asked, trunk: Trunk) -> tuple[Variant, ...]:
+    """The preset, unless its block leaves no room below the review block; the default fits, as is known by now."""
+    preset = asked.variant("preset_wcd", "contrastive", **_WCD)
+    try:
+        preset.made().plan(trunk)
+    except OptionError:
+        return ()
+    return (preset,)
 
 
 def _other_reviews(default: Variant, trunk: Trunk) -> list[int]:

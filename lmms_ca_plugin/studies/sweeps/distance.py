@@ -25,5 +25,7 @@ def variants(asked: Asked, trunk: Trunk) -> Sequence[Variant]:  # noqa: ARG001
 def figures(finished: Finished, table: pd.DataFrame) -> Mapping[str, Figure]:  # noqa: ARG001
     """The distance at every block, over the documents of each task."""
     (variant,) = finished.study.variants
-    label = _LABELS[variant.made().describe()["distance"]]
+    told = variant.made().describe()
+    to = "" if told["to_layer"] is None else f" to block {told['to_layer']}"
+    label = f"{_LABELS[told['distance']]}{to}"
     return {"distance": distances_figure(distances(finished.answers["distance"]), caption_of(finished), y_label=label)}

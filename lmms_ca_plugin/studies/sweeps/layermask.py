@@ -17,6 +17,7 @@ from lmms_ca_plugin.studies.compared import layers
 
 def variants(asked: Asked, trunk: Trunk) -> Sequence[Variant]:
     """Vanilla, and one variant per block; `--set layermask.mode=knockout` takes them away in that block only."""
+    asked.refuse_own("layermask", "layermask", "layer")
     return layers(asked.variant, trunk)
 
 

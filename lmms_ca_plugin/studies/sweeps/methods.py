@@ -16,6 +16,7 @@ from lmms_ca_plugin.studies.captions import caption_of
 
 def variants(asked: Asked, trunk: Trunk) -> Sequence[Variant]:  # noqa: ARG001
     """Vanilla and the four methods; DoLa with both of its buckets, of which the paper names none."""
+    asked.refuse_own("methods", "dola", "layers")
     return (
         asked.variant("vanilla", "vanilla"),
         asked.variant("contrastive", "contrastive"),

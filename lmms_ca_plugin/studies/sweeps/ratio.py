@@ -17,6 +17,7 @@ from lmms_ca_plugin.studies.compared import ratios
 
 def variants(asked: Asked, trunk: Trunk) -> Sequence[Variant]:  # noqa: ARG001
     """Vanilla, and eleven ratios."""
+    asked.refuse_own("ratio", "contrastive", "rho")
     return ratios(asked.variant)
 
 

@@ -30,6 +30,12 @@ def variants(asked: Asked, trunk: Trunk) -> Sequence[Variant]:  # noqa: ARG001
             f"contrastive.mask_by={mask_by} compares no candidate blocks, so scopes do not differ under it. Allowed in "
             "the sweep scope: contrastive. The sweep controls shows what mask_by does."
         )
+    scope = asked.given.get("contrastive", {}).get("scope", "fusion")
+    if scope in ("all", "deep", "shallow"):
+        raise OptionError(
+            f"contrastive.scope={scope}: in the sweep scope it says which blocks are the fusion blocks. Allowed: "
+            "blocks joined by colons, e.g. 2:4:8. The sweep has all, deep and shallow anyway."
+        )
     return scopes(asked.variant)
 
 
