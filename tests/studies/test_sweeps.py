@@ -229,16 +229,16 @@ def test_captions_say_whether_intervals_are_clustered(asked, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("given", "label"),
+    ("options", "label"),
     [
         ({}, "Hellinger distance"),
         ({"distance": "jsd"}, "Jensen-Shannon divergence"),
         ({"to_layer": 3}, "Hellinger distance to block 3"),
     ],
 )
-def test_the_distance_that_was_measured_stands_at_its_axis(asked, tmp_path, given, label):
+def test_the_distance_that_was_measured_stands_at_its_axis(asked, tmp_path, options, label):
     made = written(asked, tmp_path, {"distance": [1, 0]}, [1, 2])
-    asked = replace(asked, given={"distance": given})
+    asked = replace(asked, given={"distance": options})
     log = {"distances": {"0": 0.5, "1": 0.0}}
     answers = {"distance": {("ca_textvqa", 0): SimpleNamespace(log=log, image_tokens=16)}}
     variants = tuple(load_sweep("distance").variants(asked, PAPER))
