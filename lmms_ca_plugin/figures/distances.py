@@ -1,4 +1,4 @@
-"""How far every block's attention over the picture is from the last block's: Figure 5 of the paper, per task."""
+"""How far every block's attention over the picture is from one block's: Figure 5 of the paper, per task."""
 
 from __future__ import annotations
 
@@ -23,13 +23,16 @@ HEIGHT = 1.35  # inches, of a task's panel
 
 
 @styled
-def distances(table: pd.DataFrame, caption: Caption, *, y_label: str = "Hellinger distance") -> Figure:
+def distances(
+    table: pd.DataFrame, caption: Caption, *, y_label: str = "Hellinger distance", to_block: int | None = None
+) -> Figure:
     """Draws one panel per task: the mean over its questions, and a band from quartile to quartile.
 
     Args:
         table: Columns `task`, `layer`, `distance`; one row per question and block.
         caption: The checkpoint.
         y_label: Which distance it is.
+        to_block: The block that all are compared with; None is the last, as in the paper.
 
     Returns:
         The figure, a column or a page wide; all panels have the same scale.
@@ -59,5 +62,6 @@ def distances(table: pd.DataFrame, caption: Caption, *, y_label: str = "Hellinge
             axes.set_ylabel(y_label)
     for axes in panels:
         axes.remove()
-    write_caption(figure, (caption.checkpoint, counted(sizes), "line: mean; band: first to third quartile"))
+    to = "" if to_block is None else f"distances to block {to_block}"  # a longer label would outgrow its panel
+    write_caption(figure, (caption.checkpoint, counted(sizes), to, "line: mean; band: first to third quartile"))
     return figure

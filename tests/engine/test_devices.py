@@ -29,10 +29,11 @@ EXAMPLES = {
 }
 VANILLA = load_method("vanilla")()
 TOGETHER = {f"{n} {i}": m for n, of in EXAMPLES.items() for i, m in enumerate(of) if not m.makes_inputs}
-QUESTIONS = [*mixed_questions()[:2], ask(2, "What is two plus two?")]
+QUESTIONS = [mixed_questions()[0], ask(1, "What is two plus two?")]
 ALONE = [
-    *[(method, {}) for method in EXAMPLES["vicrop"]],
-    *[(EXAMPLES["dola"][0], {"temperature": 1.5, "top_p": 0.9}), (EXAMPLES["var"][0], {"num_beams": 2})],
+    *[(method, {}) for method in EXAMPLES["vicrop"][1:]],  # with gradients
+    (EXAMPLES["dola"][0], {"temperature": 1.5, "top_p": 0.9}),
+    (EXAMPLES["contrastive"][0], {"num_beams": 2}),
 ]
 # A tensor on the CPU among those of a GPU fails on one, and one that stayed with the wrong half of the blocks on two.
 PLACES = [("llava", "cuda:1"), ("llava_next", "spread")]
@@ -108,7 +109,7 @@ def test_every_method_answers_as_on_the_cpu(model_type, where, gpus):
     assert {p.device.index for p in there.blocks.parameters()} == ({1} if where == "cuda:1" else {0, 1})
     assert together(there) == together(here)
     for method, settings in ALONE:
-        assert alone(there, method, QUESTIONS[:2], settings) == alone(here, method, QUESTIONS[:2], settings), method
+        assert alone(there, method, QUESTIONS[:1], settings) == alone(here, method, QUESTIONS[:1], settings), method
 
 
 # ---- around it -------------------------------------------------------------------------------------------------------

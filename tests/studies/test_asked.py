@@ -75,12 +75,23 @@ def test_fusion_blocks_are_named_by_their_numbers():
         load_sweep("scope").variants(replace(named, given=given_options(["contrastive.scope=shallow"])), PAPER)
 
 
-def test_the_presets_row_has_the_presets_options_whatever_else_was_given():
-    given = given_options(["contrastive.scope=4:8", "contrastive.lam=0.5", "contrastive.distance=hellinger"])
-    variants = load_sweep("controls").variants(Asked(("mini",), Path(), given=given), PAPER)
-    (row,) = (variant.made() for variant in variants if variant.name == "preset_wcd")
+@pytest.mark.parametrize("given", [["scope=4:8", "lam=0.5", "distance=hellinger"], ["site=knockout", "mask_by=random"]])
+def test_the_presets_row_has_the_presets_options_whatever_else_was_given(given):
+    (row,) = preset_row(32, *given)
     assert {name: getattr(row, name) for name in Contrastive.presets["wcd"]} == Contrastive.presets["wcd"]
-    assert row.site == "residual"
+    assert (row.site, row.mask_by) == ("residual", "contrastive")
+
+
+def test_the_presets_row_needs_its_block_below_the_post_block_and_goes_by_the_checkpoints_others():
+    (row,) = preset_row(12, "scope=0:1", "review_layer=4")
+    assert (row.scope, row.review_layer) == ((2,), 4)
+    assert not preset_row(12, "scope=0:1", "review_layer=3") and not preset_row(12, "scope=0", "review_layer=2")
+
+
+def preset_row(blocks, *settings):
+    given = given_options([f"contrastive.{setting}" for setting in settings])
+    variants = load_sweep("controls").variants(Asked(("mini",), Path(), given=given), replace(PAPER, num_blocks=blocks))
+    return [variant.made() for variant in variants if variant.name == "preset_wcd"]
 
 
 # ---- what cannot be read or written ----------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from lmms_ca_plugin.families._contract import Kind
 from lmms_ca_plugin.figures.explanation import Explanation, Map, explanation
 from lmms_ca_plugin.layer_profile import LayerProfile
 from lmms_ca_plugin.methods import method_names
+from lmms_ca_plugin.studies.asked import given_options
 from lmms_ca_plugin.studies.every_method import answer, declare
 from lmms_ca_plugin.studies.explain import ExplainOptions, explain, read_picture, seen_by
 from lmms_ca_plugin.studies.looking import look
@@ -104,6 +105,33 @@ def test_maps_are_the_reads_that_contrastive_decided_by(found, name):
         assert np.ravel(shown["base_map"]) == pytest.approx(theirs[base], rel=1e-6)
         assert shown["base_share"] == pytest.approx(sum(theirs[base]))
     assert record["base_tokens"] == 16 and (record["image_tokens"] == 16) == (name == "llava")
+
+
+def drawn_contrast(folder, name, *settings):
+    """IA as it is drawn, and as contrastive recorded it."""
+    given = given_options([*LAYERS, *settings])
+    made = explain(folder / "cup.png", QUESTION, ExplainOptions(CheckpointOptions(str(folder / name)), given=given))
+    log = made.record["methods"]["contrastive"]["log"]
+    return made.explanation.contrast, np.array(log["maps"]["score"][:16]).reshape(4, 4), log["eligible_tokens"]
+
+
+@pytest.mark.parametrize(
+    ("name", "setting", "unit"),
+    [
+        ("llava_next", "contrastive.image_tokens=all", "1: equal on all tokens"),
+        ("llava_next", "contrastive.image_tokens=base", "1: equal on the base view"),
+        ("llava", "contrastive.image_tokens=base", "1: equal on all tokens"),
+    ],
+)
+def test_equal_attention_is_that_of_the_tokens_that_may_be_masked(folder, name, setting, unit):
+    shown, score, eligible = drawn_contrast(folder, name, setting)
+    assert (eligible > 16) == setting.endswith("all") and shown.unit == unit
+    assert shown.values == pytest.approx(score * eligible)
+
+
+def test_raw_mass_is_shown_as_such(folder):
+    shown, score, _ = drawn_contrast(folder, "llava_next", "contrastive.renormalise=false")
+    assert shown.unit == "raw mass" and shown.values == pytest.approx(score)
 
 
 # ---- the picture -----------------------------------------------------------------------------------------------------
@@ -221,6 +249,7 @@ def test_a_method_whose_options_were_given_must_run():
         ({"--model-args": "devise=cpu"}, "Unknown option 'devise'. Did you mean 'device'"),
         ({"--set": "contrast.rho=1"}, "Unknown method 'contrast'. Did you mean 'contrastive'"),
         ({"--set": "contrastive.rho=2"}, "rho=2.0 is not a share"),
+        ({"--model-args": "pretrained=mini"}, "--model-args pretrained=mini: "),
         ({"--model-args": "dtype=float8"}, "dtype=float8 is not allowed"),
         ({"--pretrained": "./nowhere"}, "there is no such folder"),
     ],

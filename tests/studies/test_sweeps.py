@@ -229,21 +229,22 @@ def test_captions_say_whether_intervals_are_clustered(asked, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("options", "label"),
+    ("options", "label", "to"),
     [
-        ({}, "Hellinger distance"),
-        ({"distance": "jsd"}, "Jensen-Shannon divergence"),
-        ({"to_layer": 3}, "Hellinger distance to block 3"),
+        ({}, "Hellinger distance", ""),
+        ({"distance": "jsd", "to_layer": 3}, "Jensen-Shannon divergence", "; distances to block 3"),
     ],
 )
-def test_the_distance_that_was_measured_stands_at_its_axis(asked, tmp_path, options, label):
+def test_the_figure_says_which_distance_was_measured_and_to_which_block(asked, tmp_path, options, label, to):
     made = written(asked, tmp_path, {"distance": [1, 0]}, [1, 2])
     asked = replace(asked, given={"distance": options})
     log = {"distances": {"0": 0.5, "1": 0.0}}
     answers = {"distance": {("ca_textvqa", 0): SimpleNamespace(log=log, image_tokens=16)}}
     variants = tuple(load_sweep("distance").variants(asked, PAPER))
     made = replace(made, study=replace(made.study, variants=variants), answers=answers)
-    assert load_sweep("distance").figures(made, None)["distance"].axes[0].get_ylabel() == label
+    figure = load_sweep("distance").figures(made, None)["distance"]
+    caption = figure.get_supxlabel().replace("\n", " ")  # wrapped, where the checkpoint's name is long
+    assert figure.axes[0].get_ylabel() == label and f"; n = 1{to}; line: mean" in caption
 
 
 def test_controls_are_paired_with_the_default_too(asked, tmp_path):

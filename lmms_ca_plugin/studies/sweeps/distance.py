@@ -25,7 +25,6 @@ def variants(asked: Asked, trunk: Trunk) -> Sequence[Variant]:  # noqa: ARG001
 def figures(finished: Finished, table: pd.DataFrame) -> Mapping[str, Figure]:  # noqa: ARG001
     """The distance at every block, over the documents of each task."""
     (variant,) = finished.study.variants
-    told = variant.made().describe()
-    to = "" if told["to_layer"] is None else f" to block {told['to_layer']}"
-    label = f"{_LABELS[told['distance']]}{to}"
-    return {"distance": distances_figure(distances(finished.answers["distance"]), caption_of(finished), y_label=label)}
+    told, found = variant.made().describe(), distances(finished.answers["distance"])
+    label, block = _LABELS[told["distance"]], told["to_layer"]
+    return {"distance": distances_figure(found, caption_of(finished), y_label=label, to_block=block)}
