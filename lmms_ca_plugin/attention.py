@@ -7,8 +7,8 @@ function no mask and padding takes part in attention without a word. Rows of one
 Deviates from `output_attentions=True`, which needs eager attention and `q * k` weights per head and block: here the
 kernel stays what it was, and only the wanted rows are computed again from the query and key that the block already
 has, after the rotary embedding, in at least float32.
-SDPA does without cuDNN, which PyTorch prefers on some GPUs: it takes 0.4 s to plan for every new shape, which is every
-decoding step of every batch (measured by others: modelscope/FunASR issue 3704), and answers would hang on the GPU.
+SDPA does without cuDNN, which PyTorch prefers on some GPUs: it takes 0.4 s to plan for every new shape (measured by
+others: modelscope/FunASR issue 3704), and every decoding step of every batch has one.
 
 Axis letters: b rows, h query heads, g key-value heads, n = h / g, q query positions, r the last of them, k key
 positions, d head size.

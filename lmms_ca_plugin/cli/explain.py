@@ -44,6 +44,8 @@ def explain(
     check_ending(output)
     if image.resolve() in (output.resolve(), json and json.resolve()):
         raise InputError(f"{image} is the picture itself and would be overwritten. Name another file.")
+    if json is not None and json.is_dir():
+        raise InputError(f"json={json} is a folder. Give a file, e.g. {json}/{image.stem}.json.")
     checkpoint, inputs = held_of(pretrained, model_args)
     shown = {"max_new_tokens": max_new_tokens} | ({} if layers is None else {"layers": layers})
     wanted = options.build(ExplainOptions, shown)

@@ -270,4 +270,3 @@ class Probed:
 
 def _key(instance: Instance) -> Key:
     return (str(instance.task_name), int(instance.doc_id))
-

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,13 +49,20 @@ def _paired(results: Path) -> RunFiles:
 def _refuse_orphans(folder: Path, runs: Iterable[RunFiles]) -> None:
     """Refuses sample files whose run left no results file."""
     known = {path for run in runs for path in run.samples.values()}
-    orphans = sorted(path for path in folder.rglob("*.jsonl") if _SAMPLES.fullmatch(path.name) and path not in known)
+    orphans = sorted(path for path in _within(folder, "*.jsonl") if _SAMPLES.fullmatch(path.name) and path not in known)
     if orphans:
         names = ", ".join(str(path) for path in orphans[:5]) + (", ..." if len(orphans) > 5 else "")
         raise InputError(
             f"{len(orphans)} sample files have no results file of the same date beside them: {names}. "
             "Their run did not end, or files were moved apart; move them away or run again."
         )
+
+
+def _within(folder: Path, pattern: str) -> Iterator[Path]:
+    """Files below a folder, but not those of a hidden one, in which a study writes what is not whole yet."""
+    for file in folder.rglob(pattern):
+        if not any(part.startswith(".") for part in file.relative_to(folder).parts):
+            yield file
 
 
 def find(path: Path) -> list[RunFiles]:
@@ -73,7 +80,8 @@ def find(path: Path) -> list[RunFiles]:
     if not path.exists():
         raise InputError(f"{path} does not exist; a run folder, a results file or a sample file is needed.")
     if path.is_dir():
-        runs = [_paired(file) for file in sorted(path.rglob("*_results.json"), key=lambda file: (file.name, file))]
+        found = sorted(_within(path, "*_results.json"), key=lambda file: (file.name, file))
+        runs = [_paired(file) for file in found]
         _refuse_orphans(path, runs)
         if not runs:
             raise InputError(

@@ -151,14 +151,25 @@ def sweep(names: Sequence[str], asked: Asked, leave_out: bool = False) -> dict[s
 
 
 def _finish(plan: Planned, finished: Finished, timings: Timings) -> dict[str, Swept]:
-    return {name: _drawn(name, finished.part(name, of), timings.found) for name, of in plan.parts.items()}
+    parts = {name: finished.part(name, of) for name, of in plan.parts.items()}
+    # All tables before the first figure: a figure may find that it has nothing to show.
+    tables = {name: _tabled(name, part, timings.found) for name, part in parts.items()}
+    return {name: _drawn(name, part, tables[name], timings.found) for name, part in parts.items()}
 
 
-def _drawn(name: str, finished: Finished, alone: Mapping[str, Mapping[str, Timed]]) -> Swept:
+def _tabled(name: str, finished: Finished, alone: Mapping[str, Mapping[str, Timed]]) -> pd.DataFrame:
     table = tidy(finished, alone)
+    csv = table.to_csv(index=False, lineterminator="\n", float_format="%.6g")
+    write_atomically(_csv(name, finished), csv)
+    return table
+
+
+def _csv(name: str, finished: Finished) -> Path:
+    return finished.study.output / f"{name}.csv"
+
+
+def _drawn(name: str, finished: Finished, table: pd.DataFrame, alone: Mapping[str, Mapping[str, Timed]]) -> Swept:
     folder = finished.study.output
-    csv = folder / f"{name}.csv"
-    write_atomically(csv, table.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
     figures = []
     for drawn, figure in load_sweep(name).figures(finished, table).items():
         for form in FORMS:
@@ -170,4 +181,4 @@ def _drawn(name: str, finished: Finished, alone: Mapping[str, Mapping[str, Timed
         for timed in alone.get(variant.name, {}).values()
     ]
     agreed = sum(compared[1:], compared[0]) if compared else None
-    return Swept(finished, table, csv, tuple(figures), agreed, finished.failed)
+    return Swept(finished, table, _csv(name, finished), tuple(figures), agreed, finished.failed)

@@ -242,6 +242,7 @@ def test_a_method_whose_options_were_given_must_run():
         ({"-o": "figure.jpg"}, "a figure cannot be written as '.jpg'. Allowed endings: .pdf, .png, .svg"),
         ({"-o": "cup.png"}, "cup.png is the picture itself and would be overwritten"),
         ({"--json": "cup.png"}, "cup.png is the picture itself and would be overwritten"),
+        ({"--json": "."}, "json=. is a folder. Give a file, e.g. ./cup.json"),
         ({"--layers": "2:6"}, "layers: the checkpoint has no block 6. Allowed: 0 to 5"),
         ({"--layers": "2-4"}, "layers=2-4 is not allowed. Allowed: whole numbers joined by colons"),
         ({"--max-new-tokens": "0"}, "max_new_tokens=0 is not allowed"),

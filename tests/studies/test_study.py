@@ -326,7 +326,8 @@ def test_a_stop_while_files_are_written_leaves_the_whole_ones(copied, monkeypatc
     monkeypatch.setattr(EvaluationTracker, "save_results_samples", stops)
     with pytest.raises(KeyboardInterrupt):
         Runner(copied).run()
-    assert before.read_text() == whole
+    assert before.read_text() == whole and list(copied.output.glob(".crop/**/*_results.json"))
+    assert len(read_runs([copied.output])[0]) == len(VARIANTS) * len(copied.tasks), "a part was taken for a run"
 
 
 def test_a_variant_that_fails_alone_leaves_the_others_their_files(study, monkeypatch):
