@@ -10,12 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import cache
+from functools import cache, wraps
 from typing import Any
 
 import torch
+import transformers
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from lmms_ca_plugin.families import _masks
 
 GPUS = 2
 MEMORY = 2**34
@@ -195,6 +198,21 @@ class _Factories(TorchDispatchMode):
         return _computed(func, args, kwargs or {}, self)
 
 
+def _at_once(function: Any) -> Any:
+    """Has transformers' mask function, which brings all to the states' device, compute on the CPU as one operation.
+
+    In 4.57 it maps over its tensors (`vmap`), which PyTorch cannot do with tensors made of others.
+    """
+
+    @wraps(function)
+    def computed(**given: Any) -> Any:
+        where = next(_where(given[name]) for name in ("inputs_embeds", "input_embeds") if name in given)
+        out = function(**_mapped(given, _held))
+        return _mapped(out, lambda tensor: Pretended(tensor, where)) if where.type == "cuda" else out
+
+    return computed
+
+
 @contextmanager
 def pretended_gpus(patch: Any) -> Iterator[None]:
     """Has PyTorch find GPUs that are not there.
@@ -202,6 +220,8 @@ def pretended_gpus(patch: Any) -> Iterator[None]:
     Args:
         patch: pytest's monkeypatch.
     """
+    if transformers.__version__.startswith("4."):
+        patch.setattr(_masks, "create_causal_mask", _at_once(_masks.create_causal_mask))
     patch.setattr(torch, "inference_mode", torch.no_grad)  # tensors made of others cannot be inference tensors
     patch.setattr(torch.cuda, "_lazy_init", lambda: None)
     patch.setattr(torch.cuda, "device_count", lambda: GPUS)
