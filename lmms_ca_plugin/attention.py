@@ -56,14 +56,14 @@ class Bias:
 
 @dataclass(frozen=True)
 class Reweighting:
-    """A log bias on the weights of the last queries, by a function of these weights themselves.
+    """Other weights for the last queries, by a function of their own.
 
     Attributes:
-        log_bias: (b, h, r, k) post-softmax weights, at least float32 -> (b, h, r, k) what is added to their scores.
+        reweigh: (b, h, r, k) post-softmax weights, at least float32 -> (b, h, r, k) those that take their place.
         queries: (b, r) bool, the queries it acts on; None is every query of the pass.
     """
 
-    log_bias: Callable[[Tensor], Tensor]
+    reweigh: Callable[[Tensor], Tensor]
     queries: Tensor | None = None
 
 
@@ -173,10 +173,13 @@ def visible(padding: Tensor, num_queries: int) -> Tensor:
     Returns:
         (b, 1, q, k) bool.
     """
+    allowed = padding[:, None, None, :]  # (b, 1, 1, k)
+    if num_queries == 1:
+        return allowed
     num_keys = padding.shape[1]
     keys = torch.arange(num_keys, device=padding.device)
     causal = keys[None, :] <= keys[num_keys - num_queries :, None]  # (q, k)
-    return causal[None, None] & padding[:, None, None, :]  # (b, 1, q, k)
+    return causal & allowed  # (b, 1, q, k)
 
 
 def attention_weights(
@@ -201,7 +204,7 @@ def attention_weights(
     scores = (grouped @ key.to(dtype).transpose(2, 3)).view(b, h, q, k) * scaling
     if bias is not None:
         scores = scores + bias.to(dtype)
-    return scores.masked_fill(~allowed, torch.finfo(dtype).min).softmax(-1)
+    return torch.where(allowed, scores, torch.finfo(dtype).min).softmax(-1)
 
 
 def _reweighted(
@@ -212,8 +215,7 @@ def _reweighted(
     rows = query.shape[2]
     bias = None if call.bias is None else call.bias.on_last(rows, query.device)
     weights = attention_weights(query, key, scaling, visible(padding, rows), bias)  # (b, h, r, k)
-    weights = weights * call.reweighting.log_bias(weights).exp()
-    return _weighted(weights / weights.sum(-1, keepdim=True), value)
+    return _weighted(call.reweighting.reweigh(weights), value)
 
 
 def _seam(

@@ -114,12 +114,12 @@ class _OnImage:
         return Decision(values.masked_fill(prompt.is_image, self.value), ({},) * len(prompt.kinds))
 
 
-def _as_bias(weights: Tensor, values: Tensor) -> Tensor:
-    return values[:, None, None].to(weights).expand_as(weights)  # (b, k) -> (b, h, r, k)
+def _biased(weights: Tensor, values: Tensor) -> Tensor:
+    return weights * values[:, None, None].to(weights).exp()  # (b, h, r, k)
 
 
 def _with(edit: Edit, value: float) -> Edit:
-    reweigh = _as_bias if edit.site == "weights" else None
+    reweigh = _biased if edit.site == "weights" else None
     return replace(edit, decide=_OnImage(value, edit.neutral), reweigh=reweigh)
 
 

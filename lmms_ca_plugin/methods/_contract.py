@@ -89,9 +89,10 @@ class Edit:
             attention weights, by a function of themselves. `added`: what the model adds to the states after the block.
         decide: A pure function of the reads up to the block's own input, and the prompt; called once, in the prefill.
         reweigh: At site `weights`, and only there: a pure function of the block's own post-softmax weights, in at least
-            float32, (b, h, r, k), and the decision's values (b, k), 0 at new keys. It returns a log bias (b, h, r, k);
-            rows are brought back to sum 1. The r queries are the prompt's after its last image token, and every new
-            token; rows of other queries, which may be among the r, keep what the kernel gave them.
+            float32, (b, h, r, k), and the decision's values (b, k), 0 at new keys. It returns the weights (b, h, r, k)
+            that take their place, as they are: a row that shall sum to 1 must. The r queries are the prompt's after its
+            last image token, and every new token; rows of other queries, which may be among the r, keep what the kernel
+            gave them.
     """
 
     block: int

@@ -14,7 +14,8 @@ dims with the largest median |h| / rms(h) over the blocks at the first prompt to
 states depend on that token alone, so a prompt that begins alike has the same: they belong to the checkpoint, not to the
 sample. Every sample's log names them.
 
-Axis letters: b samples, s prompt positions, k positions so far, h heads, r edited queries, e hidden size, t roles.
+Axis letters: b samples, s prompt positions, k positions so far, h heads, r edited queries, e hidden size, t roles that
+change.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ FOUND_DIMS = 2
 class Role(IntEnum):
     """What a key is to the redistribution."""
 
-    OTHER = 0
+    OTHER = 0  # in a sample without a visual sink, which is left alone, every key
     TEXT_SINK = 1
     VISUAL_SINK = 2
     VISUAL = 3  # an image token that is no sink
@@ -127,18 +128,17 @@ class Var(Method):
         return tuple(largest.indices.tolist())
 
     def _reweigh(self, weights: Tensor, values: Tensor) -> Tensor:
-        roles = values.long()  # (b, k)
-        one_hot = torch.nn.functional.one_hot(roles, len(Role)).to(weights)  # (b, k, t)
-        mass = weights @ one_hot[:, None]  # (b, h, r, t)
-        _other, text_sinks, visual_sinks, visual = mass.unbind(-1)  # (b, h, r) each
-        image = visual_sinks + visual  # (b, h, r)
-        has_sink = (roles == Role.VISUAL_SINK).any(-1)[:, None, None]  # (b, 1, 1)
-        acts = has_sink & (image >= self.min_attention) & (visual_sinks <= self.max_sink_share * image)  # (b, h, r)
-        freed = (1 - self.keep) * (text_sinks + visual_sinks)  # (b, h, r)
-        gain = torch.where(acts, freed / visual, 0.0).log1p()  # (b, h, r)
-        loss = torch.where(acts, math.log(self.keep) if self.keep else -math.inf, 0.0).to(gain)  # (b, h, r)
-        by_role = torch.stack([torch.zeros_like(gain), loss, loss, gain], -1)  # (b, h, r, t), in the order of Role
-        return by_role.gather(-1, roles[:, None, None].expand(*weights.shape))  # (b, h, r, k)
+        # Products with the roles do it all: at a new token, the number of operations takes the time, not their size.
+        roles = torch.arange(1, len(Role), device=values.device)  # (t,), without OTHER
+        by_role, rows = (values[..., None] == roles).to(weights), weights.flatten(1, 2)  # (b, k, t), (b, h*r, k)
+        text_sinks, visual_sinks, visual = (rows @ by_role).unbind(-1)  # (b, h*r) each
+        image = visual_sinks + visual  # (b, h*r)
+        acts = (image >= self.min_attention) & (visual_sinks <= self.max_sink_share * image)  # (b, h*r)
+        freed = (1 - self.keep) * (text_sinks + visual_sinks)  # (b, h*r)
+        gain = torch.where(acts, freed / visual, 0.0)  # (b, h*r)
+        loss = torch.where(acts, self.keep - 1, 0.0).to(gain)  # (b, h*r)
+        change = torch.stack([loss, loss, gain], -1) @ by_role.mT  # (b, h*r, k)
+        return torch.addcmul(weights, weights, change.view_as(weights))  # (b, h, r, k)
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,8 @@ class _Sinks:
             }
             for text, visual in counts.tolist()
         )
-        return Decision(roles, log)
+        has_sink = (roles == Role.VISUAL_SINK).any(-1, keepdim=True)  # (b, 1)
+        return Decision(torch.where(has_sink, roles, Role.OTHER), log)
 
 
 METHOD = Var

@@ -26,7 +26,7 @@ DIMS = (7, 300)
 # ---- the redistribution, by hand -------------------------------------------------------------------------------------
 def redistributed(weights, roles=ROLES, **options):
     weights = torch.tensor(weights, dtype=torch.float64).view(1, 1, 1, -1)
-    return (weights * Var(**options)._reweigh(weights, roles).exp()).flatten().tolist()
+    return Var(**options)._reweigh(weights, roles).flatten().tolist()
 
 
 def test_freed_mass_goes_to_image_tokens_in_proportion():
@@ -56,7 +56,7 @@ def test_only_heads_with_enough_attention_on_few_sinks_are_changed(weights, acts
 
 def test_a_sample_without_a_visual_sink_is_left_alone():
     weights = [0.4, 0.1, 0.1, 0.3, 0.1]
-    assert redistributed(weights, torch.tensor([[TS, V, V, V, T]])) == weights
+    assert redistributed(weights, torch.full((1, 5), T)) == weights
 
 
 # ---- planted sinks ---------------------------------------------------------------------------------------------------
@@ -166,6 +166,13 @@ def test_sinks_belong_to_their_own_sample(sinking):
     backwards = [engine.answer_batch([q], four)[0] for q in reversed(questions)]
     assert alone == backwards[::-1] == engine.answer_batch(questions, four)
     assert [a.log["visual_sinks"][2] for a in alone] == [0, 1, 1]
+
+
+def test_where_there_is_no_visual_sink_nothing_is_decided(sinking):
+    """So that a study computes such a sample once, as its baseline."""
+    questions = [ask(i, "What is it?", photo("cat", 60, 90)) for i in (3, 0)]
+    _, run = forced(sinking, plan_of(sinking, "var", {}), questions, [])
+    assert [[bool(values.any()) for values in d.values] for d in run.decisions.values()] == [[False, True]] * 2
 
 
 def test_nothing_but_the_sink_dims_is_kept(sinking):
