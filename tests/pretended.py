@@ -119,10 +119,6 @@ _INSTEAD = {
     Tensor.data_ptr: lambda tensor: tensor.held.data_ptr(),
     Tensor.cpu: lambda tensor: moved(tensor, torch.device("cpu")),
     Tensor.to: _to,
-    # PyTorch makes it of numbers on the device that it takes the tensor to be on.
-    torch.nn.functional.one_hot: lambda tensor, classes: Pretended(
-        torch.nn.functional.one_hot(tensor.held, classes), tensor.where
-    ),
 }
 
 

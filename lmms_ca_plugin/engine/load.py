@@ -128,7 +128,7 @@ def load(checkpoint: Checkpoint, inputs: InputOptions) -> Family:
         options,
         dtype=dtype if dtype == "auto" else getattr(torch, dtype),
         attn_implementation=options.attn_implementation,
-        device_map=options.device_map,
+        device_map=options.device_map or _straight_to(checkpoint.device),
         output_loading_info=True,
     )
     absent = sorted(map(str, [*info["missing_keys"], *info["mismatched_keys"]]))
@@ -138,9 +138,13 @@ def load(checkpoint: Checkpoint, inputs: InputOptions) -> Family:
             f"pretrained={options.pretrained}: {len(absent)} weights are missing or of another shape, first "
             f"{absent[0]}. The checkpoint is incomplete, or its config does not fit it."
         )
-    if options.device_map is None:
-        model.to(checkpoint.device)
     return checkpoint.family(model.eval(), processor, inputs.conversation, inputs.image_aspect_ratio)
+
+
+def _straight_to(device: torch.device) -> dict[str, str] | None:
+    """A map of everything to one GPU; None for the CPU."""
+    # Read onto the CPU first, weights would take as much memory there, in each of the processes that share a machine.
+    return None if device.type == "cpu" else {"": str(device)}
 
 
 def _slow_on_cpu() -> tuple[Dtype, ...]:

@@ -119,7 +119,8 @@ def folder(tmp_path_factory):
     return str(write_checkpoint(tmp_path_factory.mktemp("devices") / "checkpoint", sizes))
 
 
-def test_a_checkpoint_is_opened_on_the_device_that_is_named(folder, gpus):
+def test_a_checkpoint_is_opened_on_the_device_that_is_named(folder, gpus, monkeypatch):
+    monkeypatch.setenv("HF_DEACTIVATE_ASYNC_LOAD", "1")  # threads would not know of these GPUs
     opened = load(describe(CheckpointOptions(folder, device="cuda:1")), InputOptions())
     assert {p.device for p in opened.model.parameters()} == {torch.device("cuda:1")}
     assert run_record(opened, "vanilla", VANILLA, RunOptions(), CheckpointOptions(folder))["device"] == "GPU 1"
