@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from random import Random
@@ -17,8 +18,11 @@ from lmms_eval.api.instance import Instance
 from lmms_eval.tasks import TaskManager, get_task_dict
 
 from lmms_ca_plugin.errors import InputError, OptionError, nearest
+from lmms_ca_plugin.harness.asked import chat_question
 from lmms_ca_plugin.harness.tasks import task_folder
 from lmms_ca_plugin.results.runs import is_score
+
+_LOOKED_AT = 4
 
 
 @dataclass(frozen=True)
@@ -76,15 +80,20 @@ class LoadedTasks:
                 )
 
     def digest(self, limit: int | None = None) -> str:
-        """Digests what is asked: task, document, text and settings of every request, but no picture.
+        """Digests what is asked: task, document, text and settings of every request, and some of the pictures.
 
         Args:
             limit: As if so many documents of each task had been chosen, of those that are; None takes these.
 
         Returns:
-            64 hexadecimal digits; other ones when rows of the data set changed, or the task's prompt.
+            64 hexadecimal digits; other ones when rows of the data set changed, or the task's prompt. Pictures are
+            those of each task's first requests: to decode all of them takes as long as a part of the study.
+
+        Raises:
+            InputError: A picture cannot be read.
         """
         digest = hashlib.sha256()
+        looked_at = Counter[str]()
         fewer = {name: subset(name, len(task.eval_docs), limit, self.seed) for name, task in self.tasks.items()}
         for request in self.instances():
             among = fewer[str(request.task_name)]
@@ -92,6 +101,11 @@ class LoadedTasks:
                 continue
             text, settings = request.args[0], request.args[2]
             digest.update(json.dumps([request.task_name, request.doc_id, text, settings], default=str).encode())
+            looked_at[str(request.task_name)] += 1
+            if looked_at[str(request.task_name)] <= _LOOKED_AT:
+                for message in chat_question(request, self.documents).read():
+                    for picture in message.pictures:
+                        digest.update(f"{picture.mode}{picture.size}".encode() + picture.tobytes())
         return digest.hexdigest()
 
 

@@ -266,6 +266,19 @@ def test_a_data_set_with_other_rows_is_another_study(copied, monkeypatch):
         Runner(copied).run()
 
 
+def test_a_data_set_with_other_pictures_is_another_study(copied, monkeypatch):
+    read = loaded.chat_question
+
+    def darker(request, documents):
+        question = read(request, documents)
+        turns = [replace(m, pictures=tuple(p.point(lambda v: v // 2) for p in m.pictures)) for m in question.read()]
+        return replace(question, conversation=lambda: turns)
+
+    monkeypatch.setattr(loaded, "chat_question", darker)
+    with pytest.raises(InputError, match="is of another study: its questions is "):
+        Runner(copied).run()
+
+
 def test_other_facts_are_refused(copied, monkeypatch):
     lines = (copied.output / FILE).read_text().splitlines(keepends=True)
     (copied.output / FILE).write_text("".join(lines[:-2]))  # crop's last batch, and that its files are whole
