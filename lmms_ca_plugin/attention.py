@@ -78,12 +78,18 @@ class Kernel:
 
     def __call__(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
         """Attends: (b, h, q, d), (b, g, k, d), (b, g, k, d) -> (b, q, h, d)."""
-        config, forward = self.module.config, ALL_ATTENTION_FUNCTIONS[self.name]
+        attention = partial(ALL_ATTENTION_FUNCTIONS[self.name], self.module, scaling=self.scaling, **self.options)
+        output: Tensor
+        if self.name == "sdpa":
+            output = attention(query, key, value, mask)[0]
+            return output
+        # FlashAttention looks its own kernel up under the config's name, which is the seam's while a run is on. To set
+        # the name takes longer than SDPA's own call does.
+        config = self.module.config
         seam_name = config._attn_implementation
-        # FlashAttention looks its own kernel up under the config's name, which is the seam's while a run is on.
         config._attn_implementation = self.name
         try:
-            output: Tensor = forward(self.module, query, key, value, mask, scaling=self.scaling, **self.options)[0]
+            output = attention(query, key, value, mask)[0]
         finally:
             config._attn_implementation = seam_name
         return output
@@ -235,12 +241,14 @@ def _seam(
     usual = Kernel(module, kernel, scaling, options)
     if not calls:
         return usual(query, key, value, attention_mask), None
+    if len(calls) == 1:  # all rows'
+        return calls[0].attend(usual, query, key, value, attention_mask), None
     masks = [None if attention_mask is None else attention_mask[call.rows] for call in calls]
     outputs = [
         call.attend(usual, query[call.rows], key[call.rows], value[call.rows], mask)
         for call, mask in zip(calls, masks, strict=True)
     ]
-    return outputs[0] if len(outputs) == 1 else torch.cat(outputs), None  # (b, q, h, d)
+    return torch.cat(outputs), None  # (b, q, h, d)
 
 
 def _weighted(weights: Tensor, value: Tensor) -> Tensor:

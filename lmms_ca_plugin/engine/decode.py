@@ -66,15 +66,16 @@ def decode(
     pick = picker(generation, flight.seeds)
     answers: list[list[int]] = [[] for _ in flight.seeds]
     stopped, ended = [False] * len(answers), [False] * len(answers)
-    margins = [math.inf] * len(answers)
+    choices, gaps = [0] * len(answers), []
     logits = flight.prefill()  # (b, v)
     for length in range(1, generation.max_new_tokens + 1):
         tokens = pick(logits)  # (b,)
         best = logits.topk(2).values  # (b, 2)
-        for row, (token, gap) in enumerate(zip(tokens.tolist(), (best[:, 0] - best[:, 1]).tolist(), strict=True)):
+        gaps.append(best[:, :1] - best[:, 1:])  # (b, 1)
+        for row, token in enumerate(tokens.tolist()):
             if stopped[row]:
                 continue
-            margins[row] = min(margins[row], gap)
+            choices[row] += 1
             if token in end_tokens:
                 stopped[row] = ended[row] = True
                 continue
@@ -83,6 +84,6 @@ def decode(
         if all(stopped) or length == generation.max_new_tokens:
             break
         logits = flight.step(tokens)
-    greedy = generation.temperature == 0
-    found = [margin if greedy and margin < math.inf else None for margin in margins]
+    margins = [min(row[:made]) for row, made in zip(torch.cat(gaps, 1).tolist(), choices, strict=True)]
+    found = [margin if generation.temperature == 0 and margin < math.inf else None for margin in margins]
     return [NewTokens(*row) for row in zip(answers, ended, found, strict=True)]

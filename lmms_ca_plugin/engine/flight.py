@@ -78,6 +78,8 @@ class Flight:
         self._positions = torch.cat([part.take(prompt.positions) for part in parts])  # (r, s)
         padding = torch.cat([part.take(prompt.padding) for part in parts])  # (r, s)
         self._padding = pad(padding, (0, new_tokens), value=True)  # (r, s + new tokens)
+        self._is_padded = not bool(padding.all())
+        self._blocks = tuple(family.blocks)
         self.generated = prompt.input_ids.new_empty(len(padding), 0)  # (r, n)
 
     @contextmanager
@@ -124,7 +126,8 @@ class Flight:
         padding = self._padding[:, : s + n]  # (r, k)
         step = Step(
             padding=padding,
-            mask=self.family.mask(states, padding),
+            # One new token sees all there is, which needs no mask; to have it found out waits for a GPU at every step.
+            mask=self.family.mask(states, padding) if self._is_padded else None,
             arguments=self.family.block_arguments(states, self._positions[:, -1:] + n),
             prefill=False,
         )
@@ -168,7 +171,7 @@ class Flight:
                 attached.enter_context(narrow.attached(states.shape[1]))
             if on_input is not None:
                 attached.enter_context(_scaled_output(self.family.input_norm(block), on_input))
-            output: Tensor = self.family.blocks[block](
+            output: Tensor = self._blocks[block](
                 states,
                 attention_mask=step.mask,
                 past_key_values=self.cache,
