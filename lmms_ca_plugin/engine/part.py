@@ -9,14 +9,13 @@ e hidden size, n new tokens so far, v vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from lmms_ca_plugin.attention import AttentionCall, Bias, Reweighting
 from lmms_ca_plugin.engine.generation import NewTokens
@@ -65,6 +64,7 @@ class Part:
         self._given = frozenset(self.reads)
         self._count = len(prompt.padding) if samples is None else len(samples)
         self._beams = 1
+        self._roomy: dict[Edit, Tensor] = {}
         # What `rescore` logged depends on a row and the tokens before; so a beam's history is found by its tokens.
         self._rescored: dict[tuple[int, tuple[int, ...]], dict[str, Any]] = {}
 
@@ -84,6 +84,7 @@ class Part:
     def expand(self, times: int) -> None:
         """Repeats every row `times` times, side by side, for beams; decisions go along."""
         self._beams *= times
+        self._roomy.clear()
         for edit, decision in self.decisions.items():
             self.decisions[edit] = replace(decision, values=decision.values.repeat_interleave(times, 0))
 
@@ -149,9 +150,16 @@ class Part:
         return Reweighting(lambda weights: reweigh(weights, values.to(weights.device)), queries)
 
     def _on_keys(self, edit: Edit, positions: int) -> Tensor:
-        """A decision's values for the keys of this pass: (r, s) -> (r, k); 0 at new keys, which are left alone."""
-        values = self._decide(edit).values
-        return pad(values, (0, positions - values.shape[1]))
+        """A decision's values for the keys of this pass: (r, s, ...) -> (r, k, ...), 0 at new keys.
+
+        They are kept with room for as many positions more, so that not every step makes them anew in every block.
+        """
+        roomy = self._roomy.get(edit)
+        if roomy is None or roomy.shape[1] < positions:
+            values = self._decide(edit).values
+            room = values.new_zeros(len(values), positions, *values.shape[2:])
+            roomy = self._roomy[edit] = torch.cat([values, room], 1)
+        return roomy[:, :positions]
 
     def _decide(self, edit: Edit) -> Decision:
         if edit not in self.decisions:
@@ -212,7 +220,33 @@ def joined_log(decisions: Iterable[Decision], rows: int) -> list[dict[str, Any]]
         for record, logged in zip(records, decision.log, strict=True):
             for name, value in logged.items():
                 record[name] = record.get(name, {}) | value if isinstance(value, dict) else value
-    return records
+    return _fetched(records)
+
+
+def _fetched(records: Sequence[dict[Any, Any]]) -> list[dict[Any, Any]]:
+    """Has the numbers that are tensors brought over together: one by one, each would be waited for."""
+    tensors = [tensor for record in records for tensor in _tensors(record)]
+    numbers = iter(torch.stack(tensors).tolist() if tensors else ())
+    return [_told(record, numbers) for record in records]
+
+
+def _tensors(record: Mapping[Any, Any]) -> Iterator[Tensor]:
+    for value in record.values():
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, dict):
+            yield from _tensors(value)
+
+
+def _told(record: Mapping[Any, Any], numbers: Iterator[int]) -> dict[Any, Any]:
+    return {
+        name: next(numbers)
+        if isinstance(value, Tensor)
+        else _told(value, numbers)
+        if isinstance(value, dict)
+        else value
+        for name, value in record.items()
+    }
 
 
 def read_states(read: Read, states: Tensor, padding: Tensor) -> Tensor:

@@ -181,8 +181,9 @@ def _effects(decisions: Mapping[Edit, Decision], samples: int, functions: _Funct
     """For each sample what the edits do to it, to be compared; nothing for edits that change nothing."""
     effects: list[tuple[Hashable, ...]] = [()] * samples
     for edit, decision in decisions.items():
-        neutral = (decision.values == edit.neutral).all(-1).tolist()
-        values = decision.values.contiguous().view(torch.uint8).cpu().numpy()  # (b, s * bytes)
+        decided = decision.values.flatten(1)  # (b, s), or (b, s*t)
+        neutral = (decided == edit.neutral).all(-1).tolist()
+        values = decided.contiguous().view(torch.uint8).cpu().numpy()  # (b, s * bytes)
         where = (edit.block, edit.site, functions.number(edit.reweigh))
         for sample, nothing in enumerate(neutral):
             if not nothing:

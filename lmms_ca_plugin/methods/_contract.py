@@ -65,9 +65,10 @@ class Decision:
     Attributes:
         values: (b, s). At site `scores`: added to the attention logits of these keys, for every query that is not an
             image token, in the prefill and at every decoding step. At site `weights`: what the edit's `reweigh` has to
-            know of these keys. At the other sites: factors on the features of these positions, applied once, in the
-            prefill. 0 (`scores`, `weights`) and 1 (the others) are the values that change nothing.
-        log: One record per sample for the trace.
+            know of these keys; (b, s, t) for t things. At the other sites: factors on the features of these positions,
+            applied once, in the prefill. 0 (`scores`, `weights`) and 1 (the others) are the values that change nothing.
+        log: One record per sample for the trace. Whole numbers in it may be tensors (), to be fetched when all is
+            computed; to fetch them at once waits for a GPU in the middle of a pass.
     """
 
     values: Tensor
@@ -89,10 +90,10 @@ class Edit:
             attention weights, by a function of themselves. `added`: what the model adds to the states after the block.
         decide: A pure function of the reads up to the block's own input, and the prompt; called once, in the prefill.
         reweigh: At site `weights`, and only there: a pure function of the block's own post-softmax weights, in at least
-            float32, (b, h, r, k), and the decision's values (b, k), 0 at new keys. It returns the weights (b, h, r, k)
-            that take their place, as they are: a row that shall sum to 1 must. The r queries are the prompt's after its
-            last image token, and every new token; rows of other queries, which may be among the r, keep what the kernel
-            gave them.
+            float32, (b, h, r, k), and the decision's values (b, k) or (b, k, t), 0 at new keys. It returns the weights
+            (b, h, r, k) that take their place, as they are: a row that shall sum to 1 must. The r queries are the
+            prompt's after its last image token, and every new token; rows of other queries, which may be among the r,
+            keep what the kernel gave them.
     """
 
     block: int

@@ -14,15 +14,14 @@ dims with the largest median |h| / rms(h) over the blocks at the first prompt to
 states depend on that token alone, so a prompt that begins alike has the same: they belong to the checkpoint, not to the
 sample. Every sample's log names them.
 
-Axis letters: b samples, s prompt positions, k positions so far, h heads, r edited queries, e hidden size, t roles that
-change.
+Axis letters: b samples, s prompt positions, k positions so far, h heads, r edited queries, e hidden size, t things that
+a key's weight counts for.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from enum import IntEnum
 
 import torch
 from torch import Tensor
@@ -35,15 +34,6 @@ FIRST_BLOCK = 2  # before it no token has become a sink
 LLAMA_2_VOCABULARY = range(32000, 32128)  # with LLaVA's padding; LLaMA-3 has the same shape, but other dims
 KNOWN_DIMS = {(32, 4096): (2533, 1415), (40, 5120): (2100, 4743)}  # by blocks and hidden size: LLaMA-2-7B and 13B
 FOUND_DIMS = 2
-
-
-class Role(IntEnum):
-    """What a key is to the redistribution."""
-
-    OTHER = 0  # in a sample without a visual sink, which is left alone, every key
-    TEXT_SINK = 1
-    VISUAL_SINK = 2
-    VISUAL = 3  # an image token that is no sink
 
 
 @dataclass(frozen=True)
@@ -111,7 +101,7 @@ class Var(Method):
     def _plan(self, blocks: range, dims: tuple[int, ...]) -> Plan:
         bound = replace(self, sink_dims=dims)
         reads = tuple(Read(block, "relative", rows="all", dims=dims) for block in blocks)
-        edits = tuple(Edit(read.block, "weights", _Sinks(read, self.tau), bound._reweigh) for read in reads)
+        edits = tuple(Edit(read.block, "weights", _Sinks(read, bound), bound._reweigh) for read in reads)
         return Plan(reads, edits)
 
     def _find(self, reads: Reads, first: tuple[Read, ...]) -> tuple[int, ...]:
@@ -127,18 +117,26 @@ class Var(Method):
             )
         return tuple(largest.indices.tolist())
 
+    def _table(self, sink: Tensor, is_image: Tensor, dtype: torch.dtype) -> Tensor:
+        """Says what each key counts for in sums of weights: (b, s) bool, twice -> (b, s, t); 0 without a visual sink.
+
+        It is made once, because at a new token the number of operations takes the time, not their size.
+        """
+        has_sink = (sink & is_image).any(-1)[:, None, None]  # (b, 1, 1)
+        sinks, image = sink.to(dtype), is_image.to(dtype)  # (b, s) each
+        room = (self.max_sink_share - sinks) * image  # what visual sinks are below their largest share of the image
+        shares, loses = (1 - sinks) * image, (self.keep - 1) * sinks  # in the gain, and by the loss
+        return torch.stack([image, room, shares, loses], -1) * has_sink  # (b, s, t)
+
     def _reweigh(self, weights: Tensor, values: Tensor) -> Tensor:
-        # Products with the roles do it all: at a new token, the number of operations takes the time, not their size.
-        roles = torch.arange(1, len(Role), device=values.device)  # (t,), without OTHER
-        by_role, rows = (values[..., None] == roles).to(weights), weights.flatten(1, 2)  # (b, k, t), (b, h*r, k)
-        text_sinks, visual_sinks, visual = (rows @ by_role).unbind(-1)  # (b, h*r) each
-        image = visual_sinks + visual  # (b, h*r)
-        acts = (image >= self.min_attention) & (visual_sinks <= self.max_sink_share * image)  # (b, h*r)
-        freed = (1 - self.keep) * (text_sinks + visual_sinks)  # (b, h*r)
-        gain = torch.where(acts, freed / visual, 0.0)  # (b, h*r)
-        loss = torch.where(acts, self.keep - 1, 0.0).to(gain)  # (b, h*r)
-        change = torch.stack([loss, loss, gain], -1) @ by_role.mT  # (b, h*r, k)
-        return torch.addcmul(weights, weights, change.view_as(weights))  # (b, h, r, k)
+        rows, table = weights.flatten(1, 2), values.to(weights)  # (b, h*r, k), (b, k, t)
+        on_image, room, shared, lost = (rows @ table).unbind(-1)  # (b, h*r) each
+        acts = (on_image >= self.min_attention) & (room >= 0)  # (b, h*r)
+        _, _, shares, loses = table[:, None].unbind(-1)  # (b, 1, k) each
+        # Not a number where there is no image token that could take a share; such rows do not act.
+        change = torch.addcmul(loses, (lost / shared)[..., None], shares, value=-1)  # (b, h*r, k)
+        changed = torch.where(acts[..., None], torch.addcmul(rows, rows, change), rows)  # (b, h*r, k)
+        return changed.view_as(weights)  # (b, h, r, k)
 
 
 @dataclass(frozen=True)
@@ -146,24 +144,21 @@ class _Sinks:
     """Finds one block's sinks."""
 
     read: Read
-    tau: float
+    method: Var
 
     def __call__(self, reads: Reads, prompt: Prompt) -> Decision:
-        sink = (reads[self.read].amax(-1) > self.tau) & prompt.padding  # (b, s)
-        roles = torch.full(sink.shape, float(Role.OTHER), device=sink.device)  # (b, s)
-        roles = roles.masked_fill(prompt.is_image, Role.VISUAL).masked_fill(sink & prompt.is_image, Role.VISUAL_SINK)
-        roles = roles.masked_fill(sink & ~prompt.is_image, Role.TEXT_SINK)
-        counts = torch.stack([(roles == role).sum(-1) for role in (Role.TEXT_SINK, Role.VISUAL_SINK)], -1)  # (b, 2)
+        relative = reads[self.read]  # (b, s, dims)
+        sink = (relative.amax(-1) > self.method.tau) & prompt.padding  # (b, s)
+        text, visual = ((sink & kind).sum(-1) for kind in (~prompt.is_image, prompt.is_image))  # (b,) each
         log = tuple(
             {
                 "sink_dims": list(self.read.dims or ()),
-                "text_sinks": {self.read.block: text},
-                "visual_sinks": {self.read.block: visual},
+                "text_sinks": {self.read.block: of_text},
+                "visual_sinks": {self.read.block: of_image},
             }
-            for text, visual in counts.tolist()
+            for of_text, of_image in zip(text, visual, strict=True)
         )
-        has_sink = (roles == Role.VISUAL_SINK).any(-1, keepdim=True)  # (b, 1)
-        return Decision(torch.where(has_sink, roles, Role.OTHER), log)
+        return Decision(self.method._table(sink, prompt.is_image, relative.dtype), log)
 
 
 METHOD = Var

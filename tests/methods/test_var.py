@@ -16,17 +16,17 @@ from lmms_ca_plugin.errors import CheckpointError, OptionError
 from lmms_ca_plugin.families._contract import Trunk
 from lmms_ca_plugin.methods import load_method
 from lmms_ca_plugin.methods._contract import Plan
-from lmms_ca_plugin.methods.var import Role, Var
+from lmms_ca_plugin.methods.var import Var
 
-T, TS, VS, V = (float(role) for role in (Role.OTHER, Role.TEXT_SINK, Role.VISUAL_SINK, Role.VISUAL))
-ROLES = torch.tensor([[TS, VS, V, V, T]])
+SINKS = torch.tensor([[True, True, False, False, False]])
+IMAGE = torch.tensor([[False, True, True, True, False]])
 DIMS = (7, 300)
 
 
 # ---- the redistribution, by hand -------------------------------------------------------------------------------------
-def redistributed(weights, roles=ROLES, **options):
-    weights = torch.tensor(weights, dtype=torch.float64).view(1, 1, 1, -1)
-    return Var(**options)._reweigh(weights, roles).flatten().tolist()
+def redistributed(weights, sinks=SINKS, **options):
+    method, weights = Var(**options), torch.tensor(weights, dtype=torch.float64).view(1, 1, 1, -1)
+    return method._reweigh(weights, method._table(sinks, IMAGE, weights.dtype)).flatten().tolist()
 
 
 def test_freed_mass_goes_to_image_tokens_in_proportion():
@@ -56,7 +56,7 @@ def test_only_heads_with_enough_attention_on_few_sinks_are_changed(weights, acts
 
 def test_a_sample_without_a_visual_sink_is_left_alone():
     weights = [0.4, 0.1, 0.1, 0.3, 0.1]
-    assert redistributed(weights, torch.full((1, 5), T)) == weights
+    assert redistributed(weights, SINKS & ~IMAGE) == weights
 
 
 # ---- planted sinks ---------------------------------------------------------------------------------------------------
