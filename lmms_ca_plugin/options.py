@@ -42,7 +42,9 @@ def _convert(annotation: Any, value: Any) -> Any:
     if origin in (Union, types.UnionType):
         answers = [_convert(a, value) for a in arguments]
         taken = [a for a in answers if not isinstance(a, Refused)]
-        return taken[0] if taken else Refused(" or ".join(a.allowed for a in answers))
+        if not taken:
+            return Refused(" or ".join(a.allowed for a in answers))
+        return None if None in taken else taken[0]  # a text would take "None", too
     if origin is Literal:
         return text if text in arguments else Refused(", ".join(arguments))
     if origin is tuple:

@@ -59,6 +59,18 @@ def held_of(pretrained: str, model_args: str) -> tuple[CheckpointOptions, InputO
     return checkpoint, options.build(InputOptions, prepared)
 
 
+def without_network_if_bundled(checkpoints: Sequence[str], tasks: str) -> None:
+    """Has no network tried where all checkpoints and tasks are bundled; to be called before anything heavy is imported.
+
+    `huggingface_hub` reads the variable once, as it is imported.
+    """
+    from lmms_ca_plugin.checkpoints import bundled
+
+    names = [task.strip() for task in tasks.split(",")]
+    if set(checkpoints) <= set(bundled()) and all(name == "mini" or name.startswith("mini_") for name in names):
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
 def asked_of(
     checkpoints: Sequence[str],
     model_args: str,
@@ -73,22 +85,14 @@ def asked_of(
 ) -> Asked:
     """Makes a study's settings of what was typed, on the first of its checkpoints.
 
-    Where all checkpoints and tasks are bundled no network is needed, so none is tried.
-
     Raises:
         OptionError: A setting has another form, or names what does not exist.
     """
-    from lmms_ca_plugin.checkpoints import bundled
-
-    names = [task.strip() for task in tasks.split(",")]
-    ours = set(checkpoints) <= set(bundled()) and all(name == "mini" or name.startswith("mini_") for name in names)
-    if ours:
-        os.environ.setdefault("HF_HUB_OFFLINE", "1")
     from lmms_ca_plugin.studies.asked import Asked, given_options
 
     checkpoint, inputs = held_of(checkpoints[0], model_args)
     return Asked(
-        tasks=tuple(names),
+        tasks=tuple(task.strip() for task in tasks.split(",")),
         output=output,
         checkpoint=checkpoint,
         inputs=inputs,

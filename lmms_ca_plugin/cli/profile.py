@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lmms_ca_plugin.cli._shared import BatchSize, Limit, MemoryGib, ModelArgs, Seed, Tasks, asked_of
+from lmms_ca_plugin.cli._shared import (
+    BatchSize,
+    Limit,
+    MemoryGib,
+    ModelArgs,
+    Seed,
+    Tasks,
+    asked_of,
+    without_network_if_bundled,
+)
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -32,13 +41,14 @@ def profile(
     memory_gib: MemoryGib = None,
 ) -> None:
     """Find a checkpoint's fusion, post-integrated and review blocks on a calibration set, and write them down."""
+    tasks = tasks or ("mini_gqa" if checkpoint == "mini" else "ca_gqa")
+    without_network_if_bundled([checkpoint], tasks)
     from rich.console import Console
 
     from lmms_ca_plugin.results.profiles import ProfileRules
     from lmms_ca_plugin.studies.asked import folder_of
     from lmms_ca_plugin.studies.profile import profile as find
 
-    tasks = tasks or ("mini_gqa" if checkpoint == "mini" else "ca_gqa")
     folder = folder or Path("studies") / folder_of(checkpoint)
     asked = asked_of([checkpoint], model_args, tasks, folder, None, batch_size, limit, seed, memory_gib=memory_gib)
     made = find(asked, output, ProfileRules(margin / 100, alpha, seed))

@@ -18,6 +18,7 @@ from lmms_ca_plugin.cli._shared import (
     Tasks,
     Timing,
     asked_of,
+    without_network_if_bundled,
 )
 
 if TYPE_CHECKING:
@@ -48,6 +49,9 @@ def reproduce(
     ] = 0,
 ) -> None:
     """Reproduce tables or figures of the paper: their layout, printed values, ours, differences and intervals."""
+    names = pretrained or ["mini"]
+    tasks = tasks or ("mini" if names == ["mini"] else "ca")
+    without_network_if_bundled(names, tasks)
     from dataclasses import replace
 
     from rich.console import Console
@@ -59,9 +63,7 @@ def reproduce(
     from lmms_ca_plugin.studies.sweep import refuse_unused
     from lmms_ca_plugin.studies.targets import load_target
 
-    names = pretrained or ["mini"]
     wanted = list(dict.fromkeys(name.strip() for name in targets.split(",")))
-    tasks = tasks or ("mini" if names == ["mini"] else "ca")
     asked = asked_of(names, model_args, tasks, output, settings, batch_size, limit, seed, timing, memory_gib)
     refuse_unused(list(dict.fromkeys(load_target(name).SWEEP for name in wanted)), asked)
     checkpoints = [replace(asked.checkpoint, pretrained=name) for name in names]

@@ -19,6 +19,7 @@ from lmms_ca_plugin.cli._shared import (
     Tasks,
     Timing,
     asked_of,
+    without_network_if_bundled,
 )
 
 
@@ -38,6 +39,7 @@ def sweep(
     memory_gib: MemoryGib = None,
 ) -> None:
     """Run studies, or what is missing of them: every batch passes once, and each variant from where it differs."""
+    without_network_if_bundled([pretrained], tasks)
     from rich.console import Console
 
     from lmms_ca_plugin.cli._shared import show

@@ -81,7 +81,8 @@ def describe(options: CheckpointOptions) -> Checkpoint:
 
     Raises:
         CheckpointError: No such folder, no readable config, or an unsupported type.
-        OptionError: A device that is not there, or a 16-bit dtype on a CPU that does not compute in it.
+        OptionError: A device that is not there, one beside a device map, or a 16-bit dtype on a CPU that does not
+            compute in it.
     """
     folder = Path(options.source).expanduser()
     if (folder.is_absolute() or options.source.startswith((".", "~"))) and not folder.is_dir():
@@ -153,6 +154,10 @@ def _slow_on_cpu() -> tuple[Dtype, ...]:
 
 
 def _device(options: CheckpointOptions) -> torch.device:
+    if options.device is not None and options.device_map is not None:
+        raise OptionError(
+            f"device={options.device} and device_map={options.device_map} both say where the weights go. Give one."
+        )
     if options.device is not None:
         return device_named(options.device)
     if options.device_map == "cpu" or not torch.cuda.is_available():

@@ -14,7 +14,7 @@ class Trace:
     """Writes records to a file that did not exist before.
 
     Args:
-        file: The file; a run of several processes adds `.rank<n>`.
+        file: The file; each process of a run needs one of its own.
 
     Raises:
         InputError: The file holds something already, or cannot be written.

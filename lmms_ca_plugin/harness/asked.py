@@ -43,7 +43,7 @@ def chat_question(request: Instance, documents: Documents) -> Question:
         if context != text and context.endswith(text):
             raise InputError(
                 "the chat form would drop the system instruction, description or few-shot examples that the "
-                f"harness put before the question: {context[: -len(text)]!r}. Run with --force_simple."
+                f"harness put before the question: {context.removesuffix(text)!r}. Run with --force_simple."
             )
         return turns
 

@@ -19,6 +19,7 @@ from typing import Any
 from lmms_ca_plugin.engine.load import CheckpointOptions
 from lmms_ca_plugin.errors import LmmsCaError
 from lmms_ca_plugin.harness.record import versions, weights
+from lmms_ca_plugin.results.provenance import own_record
 
 SHOWN_LINES = 25
 TOLD_EVERY = 1.0  # seconds
@@ -71,17 +72,17 @@ class HarnessRun:
             **{"model": self.model, "model_args": self.arguments, "tasks": ",".join(self.tasks), "limit": self.limit},
             **{"weights": weights(checkpoint), "versions": versions()},
         }
-        for file in self._results():
+        files = self._results()
+        for file in files:
             config = json.loads(file.read_text())["config"]
             # A file of another release, or of another entry, may tell neither.
-            found = {**config.get("resolved_cli_args", {}), **next(iter(config.get("batch_sizes", ())), {})}
+            found = {**config.get("resolved_cli_args", {}), **own_record(config)}
             if found.get("limit") is not None:
                 found["limit"] = int(found["limit"])  # the harness reads --limit 6 as 6.0
             other = {name: found.get(name) for name in mine if found.get(name) != mine[name]}
             if other:
                 raise LmmsCaError(f"{file} is of another run: {other}, not {mine}. Name another output folder.")
-            return file
-        return None
+        return files[-1] if files else None
 
     @property
     def command(self) -> list[str]:

@@ -18,7 +18,7 @@ from lmms_eval.api.instance import Instance
 from lmms_eval.tasks import TaskManager, get_task_dict
 
 from lmms_ca_plugin.errors import InputError, OptionError, nearest
-from lmms_ca_plugin.harness.asked import chat_question
+from lmms_ca_plugin.harness.asked import chat_question, whole_pictures
 from lmms_ca_plugin.harness.tasks import task_folder
 from lmms_ca_plugin.results.runs import is_score
 
@@ -103,9 +103,10 @@ class LoadedTasks:
             digest.update(json.dumps([request.task_name, request.doc_id, text, settings], default=str).encode())
             looked_at[str(request.task_name)] += 1
             if looked_at[str(request.task_name)] <= _LOOKED_AT:
-                for message in chat_question(request, self.documents).read():
-                    for picture in message.pictures:
-                        digest.update(f"{picture.mode}{picture.size}".encode() + picture.tobytes())
+                with whole_pictures():
+                    conversation = chat_question(request, self.documents).read()
+                for picture in (picture for message in conversation for picture in message.pictures):
+                    digest.update(f"{picture.mode}{picture.size}".encode() + picture.tobytes())
         return digest.hexdigest()
 
 

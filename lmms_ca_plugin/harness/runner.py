@@ -80,7 +80,7 @@ class Runner:
         """The tasks with their documents."""
         return load_tasks(self.study.tasks, self.study.limit, self.study.seed)
 
-    @property
+    @cached_property
     def identity(self) -> dict[str, Any]:
         """What must not change between the parts of the study: what is asked, of which weights, and by what."""
         files = {name: method.profile_file for name, method in self.methods.items()}

@@ -91,7 +91,7 @@ def _command(cli: Mapping[str, Any]) -> str:
     )
 
 
-def _record(config: Mapping[str, Any]) -> Mapping[str, Any]:
+def own_record(config: Mapping[str, Any]) -> Mapping[str, Any]:
     """Finds our own entry's record; empty for other entries."""
     logged = config.get("batch_sizes")
     first = logged[0] if isinstance(logged, list) and logged else None
@@ -117,7 +117,7 @@ def provenance(results: Mapping[str, Any]) -> Provenance:
         What is known. `revision` is the checkpoint's, `commit` that of the git repository the harness ran in.
     """
     config = results["config"]
-    record, typed = _record(config), split_args(config.get("model_args") or "")
+    record, typed = own_record(config), split_args(config.get("model_args") or "")
     args = {key: value for key, value in typed.items() if key not in _CARRIED_OUT}
     args |= {key: spell(value) for key, value in record.get("parameters", {}).items() if value is not None}
     if gen_kwargs := config.get("gen_kwargs"):

@@ -19,6 +19,7 @@ from lmms_ca_plugin.errors import InputError, nearest
 from lmms_ca_plugin.results.provenance import Provenance
 from lmms_ca_plugin.results.published import folder
 from lmms_ca_plugin.results.runs import TaskRun, read_runs
+from lmms_ca_plugin.results.schema import write_atomically
 
 FORMAT = 1
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -102,11 +103,8 @@ def keep(run_dir: Path, name: str, place: Path | None = None) -> Path:
             raise InputError(f"{run.source} has failed documents; a reference needs a score of every document.")
     content = {"format": FORMAT, "tasks": {task: _pack(run) for task, run in tasks.items()}}
     target = (place or places()[0]) / f"{name}{_END}"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.part")
     text = json.dumps(content, ensure_ascii=False, sort_keys=True)
-    temporary.write_bytes(gzip.compress(text.encode(), mtime=0))
-    temporary.replace(target)
+    write_atomically(target, gzip.compress(text.encode(), mtime=0))
     return target
 
 

@@ -237,11 +237,9 @@ def _verdict(both: _Paired, p_holm: float, rules: Rules, tasks: int) -> TaskVerd
         decide = samples_to_decide(pair.difference, pair.stderr, pair.n, rules.tolerance, rules.alpha, tasks=tasks)
     left, right = both.before.documents.loc[list(both.common)], both.after.documents.loc[list(both.common)]
     changed = left.index[left[metric] != right[metric]]
-    rows = zip(changed, left.loc[changed].itertuples(), right.loc[changed].itertuples(), strict=True)
-    flips = tuple(
-        Flip(int(doc_id), str(old.answer), str(new.answer), float(getattr(old, metric)), float(getattr(new, metric)))
-        for doc_id, old, new in rows
-    )
+    old, new = left.loc[changed], right.loc[changed]
+    rows = zip(changed, old["answer"], new["answer"], old[metric], new[metric], strict=True)
+    flips = tuple(Flip(int(doc_id), str(a), str(b), float(s), float(t)) for doc_id, a, b, s, t in rows)
     common = set(both.common)
     return TaskVerdict(
         task=both.before.task,

@@ -33,8 +33,8 @@ def copied(folder, tmp_path):
     return shutil.copytree(folder, tmp_path / "copy")
 
 
-def opened(folder, **options):
-    return load(describe(CheckpointOptions(str(folder), device="cpu", **options)), InputOptions())
+def opened(folder, device="cpu", **options):
+    return load(describe(CheckpointOptions(str(folder), device=device, **options)), InputOptions())
 
 
 def test_a_folder_is_opened_and_answers(folder):
@@ -48,7 +48,7 @@ def test_a_folder_is_opened_and_answers(folder):
 
 def test_dtype_and_device_map_are_honoured(folder):
     assert opened(folder, dtype="float64").model.dtype == torch.float64
-    assert opened(folder, device_map="cpu").model.device.type == "cpu"
+    assert opened(folder, device=None, device_map="cpu").model.device.type == "cpu"
 
 
 @pytest.mark.parametrize("name", ["./nowhere", "/nowhere/at/all", "~/nowhere-at-all"])
@@ -96,6 +96,11 @@ def test_a_processor_that_takes_no_pictures_is_named(copied):
         (copied / file).unlink(missing_ok=True)
     with pytest.raises(CheckpointError, match="takes no pictures|its processor cannot be read"):
         opened(copied)
+
+
+def test_a_device_beside_a_device_map_is_refused(folder):
+    with pytest.raises(OptionError, match="device=cpu and device_map=auto both say where the weights go. Give one."):
+        describe(CheckpointOptions(str(folder), device="cpu", device_map="auto"))
 
 
 @pytest.mark.parametrize(("computes_in", "refused"), [((), "bfloat16"), ((), "float16"), (("avx512_bf16",), "float16")])

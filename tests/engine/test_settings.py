@@ -81,6 +81,7 @@ def test_an_answer_ends_before_its_stop_text():
         ({"renormalise": "False"}, False),
         ({"renormalise": True}, True),
         ({"profile": "p.json"}, "p.json"),
+        ({"profile": "None"}, None),
     ],
 )
 def test_options_become_what_their_fields_say(typed, value):

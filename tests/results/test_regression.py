@@ -71,6 +71,13 @@ def test_flips_hold_both_answers_greatest_loss_first(tmp_path):
     assert (task.pair.improved, task.pair.worsened) == (1, 2)
 
 
+def test_a_metrics_name_may_be_any_text(tmp_path):
+    for side, scores in (("base", BEFORE), ("cand", [0.0, *BEFORE[1:]])):
+        write_run(tmp_path / side, {"ca_gqa": task_samples("ca_gqa", scores, "pass@1")}, metric="pass@1")
+    (task,) = compare(tmp_path / "base", tmp_path / "cand").tasks
+    assert [(flip.doc_id, flip.candidate_score) for flip in task.flips] == [(0, 0.0)]
+
+
 def test_documents_on_one_side_only_are_named(tmp_path):
     base, cand = sides(tmp_path, BEFORE[:950])
     (task,) = compare(base, cand).tasks

@@ -1,6 +1,8 @@
 """Sweeps: which variants, what stands in the tidy table, what is drawn; and the paper's tables laid out."""
 
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import get_type_hints
@@ -14,7 +16,7 @@ from typer.testing import CliRunner
 from lmms_ca_plugin.cli import build
 from lmms_ca_plugin.cli import reproduce as cli_reproduce
 from lmms_ca_plugin.cli import sweep as cli_sweep
-from lmms_ca_plugin.cli._shared import asked_of
+from lmms_ca_plugin.cli._shared import without_network_if_bundled
 from lmms_ca_plugin.discovery import modules
 from lmms_ca_plugin.engine.agreement import Agreement
 from lmms_ca_plugin.engine.load import CheckpointOptions
@@ -468,5 +470,24 @@ def test_reproduce_and_its_cost(asked, checkpoint):
 def test_the_network_is_left_alone_only_where_all_is_bundled(monkeypatch, tmp_path, checkpoints, tasks, offline):
     monkeypatch.setattr("lmms_ca_plugin.cli._shared.os.environ", environment := {})
     monkeypatch.setattr("lmms_ca_plugin.checkpoints.bundled", lambda: {"mini": tmp_path})
-    asked = asked_of(checkpoints, "", tasks, tmp_path, None, 8, None, 0)
-    assert ("HF_HUB_OFFLINE" in environment) == offline and asked.checkpoint.pretrained == "mini"
+    without_network_if_bundled(checkpoints, tasks)
+    assert ("HF_HUB_OFFLINE" in environment) == offline
+
+
+def test_that_is_settled_before_anything_reads_it():
+    """In a process of its own: here, all is imported already."""
+    told = """
+import importlib, sys
+from typer.testing import CliRunner
+from lmms_ca_plugin.cli import build
+
+for words in (["sweep", "ratio"], ["profile", "mini"], ["reproduce", "fig7"]):
+    def stop(checkpoints, tasks):
+        print(checkpoints, tasks, "huggingface_hub" in sys.modules)
+        sys.exit()
+
+    importlib.import_module(f"lmms_ca_plugin.cli.{words[0]}").without_network_if_bundled = stop
+    print(CliRunner().invoke(build(), words).output, end="")
+"""
+    run = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True)
+    assert run.stdout.splitlines() == ["['mini'] mini False", "['mini'] mini_gqa False", "['mini'] mini False"]
