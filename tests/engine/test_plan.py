@@ -7,6 +7,7 @@ import torch
 from steps import forced, prompt_of
 from toys import ask, make_family, mixed_questions, photo
 
+from lmms_ca_plugin.engine import selfcheck
 from lmms_ca_plugin.engine.part import Part, read_states
 from lmms_ca_plugin.engine.run import Run
 from lmms_ca_plugin.engine.selfcheck import complete, self_check
@@ -163,6 +164,17 @@ RESCORE = Plan((EVERY_STEP,), rescore=rescore)
 def test_the_self_check_passes_on_score_steps_and_weight_edits(family):
     self_check(family, RESCORE)
     self_check(family, Plan(edits=(Edit(3, "weights", nothing, uniform), Edit(0, "residual", nothing))))
+
+
+def test_a_first_pass_that_is_off_is_not_what_others_are_compared_with(monkeypatch):
+    family, passes, scores = make_family("llava"), [], selfcheck._scores
+
+    def off(*args, **kwargs):
+        passes.append(args)
+        return scores(*args, **kwargs) + (len(passes) == 1)
+
+    monkeypatch.setattr(selfcheck, "_scores", off)
+    self_check(family, Plan())
 
 
 def test_the_self_check_finds_a_score_step_that_is_not_taken(monkeypatch):
