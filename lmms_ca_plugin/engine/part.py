@@ -224,7 +224,7 @@ def joined_log(decisions: Iterable[Decision], rows: int) -> list[dict[str, Any]]
 
 
 def _fetched(records: Sequence[dict[Any, Any]]) -> list[dict[Any, Any]]:
-    """Has the numbers that are tensors brought over together: one by one, each would be waited for."""
+    """Brings the numbers that are tensors over together: one by one, each would be waited for."""
     tensors = [tensor for record in records for tensor in _tensors(record)]
     numbers = iter(torch.stack(tensors).tolist() if tensors else ())
     return [_told(record, numbers) for record in records]
@@ -238,15 +238,10 @@ def _tensors(record: Mapping[Any, Any]) -> Iterator[Tensor]:
             yield from _tensors(value)
 
 
-def _told(record: Mapping[Any, Any], numbers: Iterator[int]) -> dict[Any, Any]:
-    return {
-        name: next(numbers)
-        if isinstance(value, Tensor)
-        else _told(value, numbers)
-        if isinstance(value, dict)
-        else value
-        for name, value in record.items()
-    }
+def _told(value: Any, numbers: Iterator[int]) -> Any:
+    if isinstance(value, Tensor):
+        return next(numbers)
+    return {name: _told(one, numbers) for name, one in value.items()} if isinstance(value, dict) else value
 
 
 def read_states(read: Read, states: Tensor, padding: Tensor) -> Tensor:
