@@ -36,7 +36,8 @@ def _newest(runs: Sequence[TaskRun]) -> list[TaskRun]:
     newest: dict[tuple[str, ...], TaskRun] = {}
     for run in runs:
         origin = _origin(run)
-        key = (origin.model, origin.revision, origin.method, origin.method_args, run.task, str(len(run.documents)))
+        what = (origin.model, origin.revision, origin.method, origin.method_args)
+        key = (*what, run.task, run.split, str(len(run.documents)))
         if key not in newest or origin.date >= _origin(newest[key]).date:
             newest[key] = run
     kept = {id(run) for run in newest.values()}
@@ -190,6 +191,8 @@ def leaderboard(
     """
     runs, notes = read_runs(paths)
     rows = build(runs, baseline, history)
+    if not history and (older := len(runs) - len(_newest(runs))):
+        notes.append(f"{older} older runs of the same measurement were left out; --history keeps them.")
     before = read_csv(output) if output is not None and output.exists() else []
     merged = merge([*before, *rows], history)
     if replaced := len({_dated(row) for row in [*before, *rows]} - {_dated(row) for row in merged}):

@@ -161,9 +161,11 @@ def test_mixed_scorer_versions_are_refused(tmp_path):
 def test_the_newest_wins_and_history_keeps(tmp_path):
     write_run(tmp_path / "r", {"ca_gqa": task_samples("ca_gqa", BEFORE)}, date="20260101_000000")
     write_run(tmp_path / "r", {"ca_gqa": task_samples("ca_gqa", AFTER)}, date="20260102_000000")
-    newest = leaderboard([tmp_path / "r"], tmp_path / "lb.csv").rows
-    assert [row["date"] for row in newest] == ["2026-01-02T00:00:00"]
-    assert len(leaderboard([tmp_path / "r"], tmp_path / "history.csv", history=True).rows) == 2
+    newest = leaderboard([tmp_path / "r"], tmp_path / "lb.csv")
+    assert [row["date"] for row in newest.rows] == ["2026-01-02T00:00:00"]
+    assert newest.notes == ["1 older runs of the same measurement were left out; --history keeps them."]
+    both = leaderboard([tmp_path / "r"], tmp_path / "history.csv", history=True)
+    assert len(both.rows) == 2 and not both.notes
 
 
 def test_a_file_is_merged_into_and_an_older_run_does_not_win(tmp_path):
