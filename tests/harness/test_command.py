@@ -128,16 +128,16 @@ def test_a_command_without_a_result_file_is_an_error(tmp_path, monkeypatch):
 
 
 # ---- what an earlier run left ----------------------------------------------------------------------------------------
-def left(folder, **changed):
+def left(folder, name="mini", **changed):
     """A run's result file as the harness leaves it, with what tells runs apart, and the run."""
     run = HarnessRun("llava_vanilla", {"pretrained": "mini"}, ("mini",), folder, limit=6)
     typed = {"model": run.model, "model_args": run.arguments, "tasks": "mini", "limit": 6.0}
-    record = {"weights": weights(CheckpointOptions("mini")), "versions": versions()}
+    record = {"entry": "vanilla", "weights": weights(CheckpointOptions("mini")), "versions": versions()}
     config = {
         "resolved_cli_args": {name: changed.get(name, value) for name, value in typed.items()},
         "batch_sizes": [{name: changed.get(name, value) for name, value in record.items()}],
     }
-    file = folder / "mini" / "20261126_results.json"
+    file = folder / name / "20261126_results.json"
     file.parent.mkdir()
     file.write_text(json.dumps({"config": config}))
     return run, file
@@ -157,4 +157,20 @@ def test_an_earlier_result_of_the_same_run_is_found(tmp_path):
 def test_an_earlier_result_of_another_run_is_refused(tmp_path, changed):
     run, _ = left(tmp_path, **changed)
     with pytest.raises(LmmsCaError, match="is of another run: .*Name another output folder"):
+        run.earlier()
+
+
+def test_every_earlier_result_is_looked_at(tmp_path):
+    run, _ = left(tmp_path)
+    left(tmp_path, "other", model="llava_dola")
+    with pytest.raises(LmmsCaError, match="other.* is of another run: {'model': 'llava_dola'}"):
+        run.earlier()
+
+
+def test_a_result_of_an_entry_that_is_not_ours_is_of_another_run(tmp_path):
+    run, file = left(tmp_path)
+    told = json.loads(file.read_text())
+    told["config"]["batch_sizes"] = [8]
+    file.write_text(json.dumps(told))
+    with pytest.raises(LmmsCaError, match="is of another run: {'weights': None"):
         run.earlier()
