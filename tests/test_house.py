@@ -33,7 +33,10 @@ FORBIDDEN = {
         *("lmms_ca_plugin.methods", "lmms_ca_plugin.engine", "lmms_ca_plugin.studies", "lmms_ca_plugin.cli"),
     ),
     "studies": ("lmms_eval", "lmms_ca_plugin.cli"),
-    "bench": ("lmms_eval", "datasets", "evaluate", "lmms_ca_plugin.harness", "lmms_ca_plugin.cli"),
+    "bench": (
+        *("lmms_eval", "datasets", "evaluate", "lmms_ca_plugin.harness", "lmms_ca_plugin.studies"),
+        "lmms_ca_plugin.cli",
+    ),
     "tiny": ("lmms_eval", "lmms_ca_plugin.harness", "lmms_ca_plugin.cli"),
     "cli": ("lmms_eval",),
 }

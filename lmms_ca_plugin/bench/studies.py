@@ -28,8 +28,8 @@ from lmms_ca_plugin.engine.requests import Answer, RunOptions
 from lmms_ca_plugin.errors import OptionError, unknown
 from lmms_ca_plugin.families._contract import Family, Question, Trunk
 from lmms_ca_plugin.methods import load_method
+from lmms_ca_plugin.methods._compared import layers, ratios, scopes
 from lmms_ca_plugin.methods._variant import Variant, plain
-from lmms_ca_plugin.studies.compared import layers, ratios, scopes
 
 Against = Literal["one vanilla run", "its variants one by one"]
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
@@ -36,6 +37,15 @@ Timing = Annotated[
 MemoryGib = Annotated[
     float | None, typer.Option("--memory-gib", help="What branches may use beside the weights; measured without.")
 ]
+
+
+UNCUT = 1000  # characters of a line
+
+
+def open_console() -> Console:
+    """Opens what a verb prints to: in a file or a pipe, unless `COLUMNS` says how wide it is, nothing is cut."""
+    console = Console()
+    return console if console.is_terminal or "COLUMNS" in os.environ else Console(width=UNCUT)
 
 
 def held_of(pretrained: str, model_args: str) -> tuple[CheckpointOptions, InputOptions]:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from lmms_ca_plugin.cli._shared import open_console
+
 if TYPE_CHECKING:
     from lmms_ca_plugin.families._contract import Family
 
@@ -137,7 +139,6 @@ def _bench(
     from json import dumps
 
     import torch
-    from rich.console import Console
 
     from lmms_ca_plugin.bench.models import build_family
     from lmms_ca_plugin.bench.report import Machine, as_record
@@ -148,7 +149,7 @@ def _bench(
     if threads is not None:
         torch.set_num_threads(threads)
     start = time.perf_counter()
-    console = Console()
+    console = open_console()
     with console.status("Building the model"):
         family = build_family(device, options.seed)
     machine = Machine.now(family.model.device)

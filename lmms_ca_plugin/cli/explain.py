@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lmms_ca_plugin.cli._shared import ModelArgs, Pretrained, Settings, held_of
+from lmms_ca_plugin.cli._shared import ModelArgs, Pretrained, Settings, held_of, open_console
 
 
 def explain(
@@ -29,8 +29,6 @@ def explain(
     from dataclasses import replace
     from json import dumps
 
-    from rich.console import Console
-
     from lmms_ca_plugin import options
     from lmms_ca_plugin.errors import InputError
     from lmms_ca_plugin.figures.explanation import explanation
@@ -50,7 +48,7 @@ def explain(
     shown = {"max_new_tokens": max_new_tokens} | ({} if layers is None else {"layers": layers})
     wanted = options.build(ExplainOptions, shown)
     wanted = replace(wanted, checkpoint=checkpoint, inputs=inputs, given=given_options(settings or ()))
-    console = Console()
+    console = open_console()
     with console.status("Asking every method"):
         found = look(image, question, wanted)
     for said in found.explanation.said:

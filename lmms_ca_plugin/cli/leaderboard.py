@@ -3,21 +3,10 @@
 from __future__ import annotations
 
 import sys
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
-
-from lmms_ca_plugin.errors import LmmsCaError
-
-
-class Form(StrEnum):
-    """The forms of the wide table."""
-
-    markdown = "markdown"
-    csv = "csv"
-    latex = "latex"
 
 
 def leaderboard(
@@ -26,7 +15,9 @@ def leaderboard(
         Path | None,
         typer.Option("--output", "-o", help="The CSV; rows it holds already are kept or replaced by newer."),
     ] = None,
-    wide: Annotated[Form | None, typer.Option(help="Print the paper's table shape in this form.")] = None,
+    wide: Annotated[
+        Literal["markdown", "csv", "latex"] | None, typer.Option(help="Print the paper's table shape in this form.")
+    ] = None,
     baseline: Annotated[str, typer.Option(help="Method that differences are taken to.")] = "vanilla",
     history: Annotated[bool, typer.Option("--history", help="Keep older rows of the same measurement.")] = False,
 ) -> None:
@@ -35,12 +26,8 @@ def leaderboard(
     from lmms_ca_plugin.results.schema import to_csv
     from lmms_ca_plugin.results.wide import render, wide_tables
 
-    try:
-        board = make(run_dirs, output, baseline, history)
-        tables = [render(table, wide.value) for table in wide_tables(board.rows)] if wide else []
-    except LmmsCaError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise typer.Exit(1) from error
+    board = make(run_dirs, output, baseline, history)
+    tables = [render(table, wide) for table in wide_tables(board.rows)] if wide else []
     for note in board.notes:
         print(f"note: {note}", file=sys.stderr)
     if tables:

@@ -7,8 +7,9 @@ from dataclasses import MISSING, Field, fields
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
+
+from lmms_ca_plugin.cli._shared import open_console
 
 
 def models(
@@ -25,7 +26,7 @@ def models(
             f"Unknown entry '{name}'.{nearest(name, entries)} Allowed: {known}, "
             "llava_layermask_L<n>, each also as mllm_..."
         )
-    console = Console()
+    console = open_console()
     for method in method_names() if name is None else (entries[name],):
         cls = load_method(method)
         console.print(_options(f"llava_{method} (also mllm_{method}): {_summary(cls)}", cls))

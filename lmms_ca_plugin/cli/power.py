@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json as json_module
 import math
-import sys
 from typing import Annotated
 
 import typer
 
-from lmms_ca_plugin.errors import InputError, LmmsCaError
+from lmms_ca_plugin.errors import InputError
 
 
 def power(
@@ -29,26 +28,20 @@ def power(
     from lmms_ca_plugin.results.regression import compare
 
     sizes = (100, 500, 1000, 2000, 5000, 10_000, 50_000, 100_000)
-    try:
-        if bool(baseline) != bool(candidate):
-            raise InputError("--baseline and --candidate go together: one of them is missing.")
-        if baseline:
-            found = compare(baseline, candidate).tasks
-            # the clustered error already holds what clusters cost
-            spreads = {task.task: (task.pair.stderr * math.sqrt(task.pair.n), 1.0) for task in found}
-        else:
-            spread = change_sd(flips / 100, difference / 100)
-            spreads = {f"{flips:g} % flips": (spread, design_effect(cluster_size, correlation))}
-        needed = {
-            name: samples_needed(difference / 100, sd, alpha, chance, tasks, e) for name, (sd, e) in spreads.items()
-        }
-        shown = {
-            name: {n: 100 * detectable_difference(n, sd, alpha, chance, tasks, e) for n in sizes}
-            for name, (sd, e) in spreads.items()
-        }
-    except LmmsCaError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise typer.Exit(1) from error
+    if bool(baseline) != bool(candidate):
+        raise InputError("--baseline and --candidate go together: one of them is missing.")
+    if baseline:
+        found = compare(baseline, candidate).tasks
+        # the clustered error already holds what clusters cost
+        spreads = {task.task: (task.pair.stderr * math.sqrt(task.pair.n), 1.0) for task in found}
+    else:
+        spread = change_sd(flips / 100, difference / 100)
+        spreads = {f"{flips:g} % flips": (spread, design_effect(cluster_size, correlation))}
+    needed = {name: samples_needed(difference / 100, sd, alpha, chance, tasks, e) for name, (sd, e) in spreads.items()}
+    shown = {
+        name: {n: 100 * detectable_difference(n, sd, alpha, chance, tasks, e) for n in sizes}
+        for name, (sd, e) in spreads.items()
+    }
     if json:
         found_json = {name: {"samples": needed[name], "detectable": shown[name]} for name in needed}
         print(

@@ -15,6 +15,7 @@ from lmms_ca_plugin.cli._shared import (
     Seed,
     Tasks,
     asked_of,
+    open_console,
     without_network_if_bundled,
 )
 
@@ -43,7 +44,6 @@ def profile(
     """Find a checkpoint's fusion, post-integrated and review blocks on a calibration set, and write them down."""
     tasks = tasks or ("mini_gqa" if checkpoint == "mini" else "ca_gqa")
     without_network_if_bundled([checkpoint], tasks)
-    from rich.console import Console
 
     from lmms_ca_plugin.results.profiles import ProfileRules
     from lmms_ca_plugin.studies.asked import folder_of
@@ -53,7 +53,7 @@ def profile(
     asked = asked_of([checkpoint], model_args, tasks, folder, None, batch_size, limit, seed, memory_gib=memory_gib)
     made = find(asked, output, ProfileRules(margin / 100, alpha, seed))
     layers = made.profile.layers
-    console = Console()
+    console = open_console()
     console.print(_curves(made.profile, f"{checkpoint} on {tasks}: points lost with the image tokens taken away"))
     console.print(f"fusion blocks: {', '.join(map(str, layers.fusion)) or 'none found'}")
     review = (

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.status import Status
+
+from lmms_ca_plugin.cli._shared import open_console
 
 CHECKPOINT = "mini"
 TASKS = ("mini",)
@@ -30,7 +31,7 @@ def quickstart(
     from lmms_ca_plugin.results.leaderboard import leaderboard
     from lmms_ca_plugin.results.wide import render, wide_tables
 
-    console = Console()
+    console = open_console()
     folder = folder.resolve()
     console.print(
         f"{len(ENTRIES)} methods on six mini sets, by the bundled checkpoint '{CHECKPOINT}' (4.4 million parameters).\n"

@@ -18,6 +18,7 @@ from lmms_ca_plugin.cli._shared import (
     Tasks,
     Timing,
     asked_of,
+    open_console,
     without_network_if_bundled,
 )
 
@@ -54,8 +55,6 @@ def reproduce(
     without_network_if_bundled(names, tasks)
     from dataclasses import replace
 
-    from rich.console import Console
-
     from lmms_ca_plugin.results.markdown import as_markdown
     from lmms_ca_plugin.studies.cost import estimate
     from lmms_ca_plugin.studies.reproduce import plans
@@ -67,7 +66,7 @@ def reproduce(
     asked = asked_of(names, model_args, tasks, output, settings, batch_size, limit, seed, timing, memory_gib)
     refuse_unused(list(dict.fromkeys(load_target(name).SWEEP for name in wanted)), asked)
     checkpoints = [replace(asked.checkpoint, pretrained=name) for name in names]
-    console = Console()
+    console = open_console()
     if plan:
         for name, of in plans(wanted, checkpoints, asked).items():
             console.print(_costs(f"{', '.join(wanted)} on {name}", estimate(of, plan)))
@@ -77,6 +76,10 @@ def reproduce(
         files += made.files
         if made.layout is not None:
             print(as_markdown(list(made.layout.columns), made.layout.to_numpy().tolist(), texts=3))
+        else:  # a table holds the reasons in its rows
+            for checkpoint, swept in made.swept.items():
+                for variant, reason in swept.missing.items():
+                    console.print(f"{target} on {checkpoint}, without {variant}: {reason}", soft_wrap=True)
         for checkpoint, told in made.claims.items():
             for claim in told:
                 about = f"{target} on {checkpoint}, {claim.task}: {claim.says}"

@@ -19,6 +19,8 @@ from lmms_ca_plugin.cli._shared import (
     Tasks,
     Timing,
     asked_of,
+    open_console,
+    show,
     without_network_if_bundled,
 )
 
@@ -40,18 +42,18 @@ def sweep(
 ) -> None:
     """Run studies, or what is missing of them: every batch passes once, and each variant from where it differs."""
     without_network_if_bundled([pretrained], tasks)
-    from rich.console import Console
 
-    from lmms_ca_plugin.cli._shared import show
     from lmms_ca_plugin.studies.sweep import refuse_unused
     from lmms_ca_plugin.studies.sweep import sweep as run
 
     asked = asked_of([pretrained], model_args, tasks, output, settings, batch_size, limit, seed, timing, memory_gib)
-    console = Console()
+    console = open_console()
     wanted = [name.strip() for name in names.split(",")]
     refuse_unused(wanted, asked)
     for name, swept in run(wanted, asked).items():
         console.print(show(swept.table, f"{name} on {pretrained}"))
+        for variant, reason in swept.missing.items():
+            console.print(f"without {variant}: {reason}", soft_wrap=True)
         console.print(f"table: {swept.csv}\nfigures: {', '.join(map(str, swept.figures))}", soft_wrap=True)
         if swept.agreement is not None:
             console.print(f"beside runs alone: {swept.agreement}", soft_wrap=True)

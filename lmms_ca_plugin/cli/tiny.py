@@ -75,7 +75,8 @@ def evaluate(
     Prints the main metric, percent, with half its 95 % interval, clustered by scene.
     """
     from lmms_ca_plugin.results.markdown import as_markdown
-    from lmms_ca_plugin.tiny.evaluation import BENCHMARKS, cells, most_frequent
+    from lmms_ca_plugin.scoring.documents import BENCHMARKS
+    from lmms_ca_plugin.tiny.evaluation import cells, most_frequent
     from lmms_ca_plugin.tiny.evaluation import evaluate as answer
 
     found = answer(pretrained, [way.strip() for way in shown.split(",")], limit, batch_size)

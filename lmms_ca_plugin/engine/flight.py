@@ -171,18 +171,24 @@ class Flight:
                 attached.enter_context(narrow.attached(states.shape[1]))
             if on_input is not None:
                 attached.enter_context(_scaled_output(self.family.input_norm(block), on_input))
-            output: Tensor = self._blocks[block](
-                states,
-                attention_mask=step.mask,
-                past_key_values=self.cache,
-                use_cache=True,
-                calls=[*(call for call, _part in calls), *self._shared_calls(block, step)],
-                **step.arguments,
-            )
+            attending = [*(call for call, _part in calls), *self._shared_calls(block, step)]
+            output = self.pass_block(block, states, step, attending)
         for call, asking in calls:
             if asking is not None:
                 asking.keep(block, call)
         return output if narrow is None else output[:, -1:]  # (r, 1, e)
+
+    def pass_block(self, block: int, states: Tensor, step: Step, calls: Sequence[Call]) -> Tensor:
+        """Lets states (r, s, e) pass a decoder block as the model itself would; `calls` say how its rows attend."""
+        output: Tensor = self._blocks[block](
+            states,
+            attention_mask=step.mask,
+            past_key_values=self.cache,
+            use_cache=True,
+            calls=calls,
+            **step.arguments,
+        )
+        return output
 
     def _edited(self, block: int, states: Tensor, step: Step) -> tuple[Tensor, Tensor | None]:
         """Edits the states that enter a block, and what it will cache: (r, s, e), and factors (r, s) on its norm's."""

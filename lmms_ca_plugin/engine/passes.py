@@ -101,14 +101,7 @@ class MapPasses:
             states = run.run_blocks(0, block, last.states, step)  # (b, 1, e)
             with torch.enable_grad():
                 call = AttentionCall(step.padding, slice(None), explicit_last=True)
-                states = self.family.blocks[block](
-                    states,
-                    attention_mask=step.mask,
-                    past_key_values=run.cache,
-                    use_cache=True,
-                    calls=(call,),
-                    **step.arguments,
-                )
+                states = run.pass_block(block, states, step, (call,))
                 states = run.run_blocks(block + 1, blocks, self.family.between(block, states), step)
                 likeliest = _likeliest(self.family.logits(states[:, -1]))
                 weights = call.weights

@@ -15,12 +15,12 @@ class Trunk:
         num_blocks: Decoder blocks.
         hidden_size: Width of the residual stream.
         num_heads: Query heads per block.
-        max_positions: Positions it was made for.
-        image_token_id: The token that stands for image features in a prompt.
-        vocabulary: Rows of the head.
         num_key_value_heads: Key-value heads per block.
         head_size: Width of a head.
         mlp_size: Width of a block's MLP.
+        max_positions: Positions it was made for.
+        image_token_id: The token that stands for image features in a prompt.
+        vocabulary: Rows of the head.
         tied_embeddings: Whether the head is the embedding itself.
         added_after: Blocks after which the model adds something to the states (`Family.between`).
     """
@@ -30,13 +30,13 @@ class Trunk:
     num_blocks: int
     hidden_size: int
     num_heads: int
+    num_key_value_heads: int
+    head_size: int
+    mlp_size: int
     max_positions: int
     image_token_id: int
-    vocabulary: int = 0
-    num_key_value_heads: int = 0
-    head_size: int = 0
-    mlp_size: int = 0
-    tied_embeddings: bool = False
+    vocabulary: int
+    tied_embeddings: bool
     added_after: tuple[int, ...] = ()
 
     @property

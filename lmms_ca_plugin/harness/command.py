@@ -18,7 +18,7 @@ from typing import Any
 
 from lmms_ca_plugin.engine.load import CheckpointOptions
 from lmms_ca_plugin.errors import LmmsCaError
-from lmms_ca_plugin.harness.record import versions, weights
+from lmms_ca_plugin.harness.record import versions, weights_of
 from lmms_ca_plugin.results.provenance import own_record
 
 SHOWN_LINES = 25
@@ -37,7 +37,6 @@ class HarnessRun:
         output: The folder for the harness's files.
         batch_size: Questions that pass the model together.
         limit: Documents per task, or None for all.
-        folder: The current directory of the run.
         environment: Variables beside the present ones.
         more: Further arguments of the command.
     """
@@ -48,7 +47,6 @@ class HarnessRun:
     output: Path
     batch_size: int = 1
     limit: int | None = None
-    folder: Path = field(default_factory=Path.cwd)
     environment: Mapping[str, str] = field(default_factory=dict)
     more: tuple[str, ...] = ()
 
@@ -70,7 +68,7 @@ class HarnessRun:
         checkpoint = CheckpointOptions(self.model_args["pretrained"], self.model_args.get("revision"))
         mine: dict[str, Any] = {
             **{"model": self.model, "model_args": self.arguments, "tasks": ",".join(self.tasks), "limit": self.limit},
-            **{"weights": weights(checkpoint), "versions": versions()},
+            **{"weights": weights_of(checkpoint), "versions": versions()},
         }
         files = self._results()
         for file in files:
@@ -112,7 +110,7 @@ class HarnessRun:
         environment = {**os.environ, **self.environment}
         with (
             log.open("w") as lines,
-            subprocess.Popen(self.command, cwd=self.folder, env=environment, stdout=lines, stderr=lines) as running,
+            subprocess.Popen(self.command, env=environment, stdout=lines, stderr=lines) as running,
         ):
             try:
                 while (status := _ended(running, TOLD_EVERY)) is None:

@@ -26,7 +26,7 @@ from lmms_ca_plugin.engine.load import CheckpointOptions, InputOptions
 from lmms_ca_plugin.engine.requests import Request, RunOptions
 from lmms_ca_plugin.errors import GenerationError, InputError, LmmsCaError, OptionError
 from lmms_ca_plugin.harness.asked import chat_question, generation_of, simple_question, whole_pictures
-from lmms_ca_plugin.harness.record import cost, run_record
+from lmms_ca_plugin.harness.record import cost, run_record, weights_of
 from lmms_ca_plugin.methods import MethodEntry, load_method, method_entries
 
 
@@ -84,7 +84,9 @@ class Entry(lmms):  # type: ignore[misc]
         thing of a model's own that it writes there.
         """
         engine = self.engine
-        record = run_record(engine.family, engine.name, engine.method, engine.options, self.checkpoint)
+        record = run_record(
+            engine.family, engine.name, engine.method, engine.options, self.checkpoint, weights_of(self.checkpoint)
+        )
         return {"lmms_ca": {**record, **cost(engine.family, self.seconds), "samples": self.samples}}
 
     def clean(self) -> None:

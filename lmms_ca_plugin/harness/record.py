@@ -18,7 +18,12 @@ PACKAGES = {"plugin": "lmms-ca", "lmms_eval": "lmms-eval", "transformers": "tran
 
 
 def run_record(
-    family: Family, entry: str, method: Method, options: RunOptions, checkpoint: CheckpointOptions
+    family: Family,
+    entry: str,
+    method: Method,
+    options: RunOptions,
+    checkpoint: CheckpointOptions,
+    weights: str | None,
 ) -> dict[str, Any]:
     """Describes a run so that it can be run again.
 
@@ -28,10 +33,10 @@ def run_record(
         method: The method.
         options: How the run is carried out.
         checkpoint: What it was loaded from.
+        weights: Their digest (`weights_of`).
 
     Returns:
-        A JSON-able dict; `commit` is None where the checkpoint is a local folder, `weights` where they cannot be told
-        from others.
+        A JSON-able dict; `commit` is None where the checkpoint is a local folder.
     """
     model = family.model
     return {
@@ -45,7 +50,7 @@ def run_record(
         "image_aspect_ratio": family.image_aspect_ratio,
         "model_type": family.trunk.model_type,
         "commit": getattr(model.config, "_commit_hash", None),
-        "weights": weights(checkpoint),
+        "weights": weights,
         "dtype": str(model.dtype).removeprefix("torch."),
         "device": device_of(family),
         "attn_implementation": family.text_config._attn_implementation,
@@ -63,7 +68,7 @@ def versions() -> dict[str, str]:
     return {name: version(package) for name, package in PACKAGES.items()}
 
 
-def weights(checkpoint: CheckpointOptions) -> str | None:
+def weights_of(checkpoint: CheckpointOptions) -> str | None:
     """Digests a checkpoint that could be loaded; None where its weights' format tells them from no others."""
     try:
         return checkpoint_sha(checkpoint)

@@ -230,7 +230,7 @@ class Runner:
         front = self._front(names)
         for variant in (v for v in self.study.variants if v.name in names):
             method = self.methods[variant.name]
-            facts = run_record(self.family, variant.method, method, self._options, self.study.checkpoint)
+            facts = run_record(self.family, variant.method, method, self._options, self.study.checkpoint, self.weights)
             journal.know(variant.name, facts)
         for indices, answered in front.answer(requests):
             journal.write([_key(missing[i]) for i in indices], answered)

@@ -19,12 +19,14 @@ class Variant:
         method: The method's name.
         options: As in `--model_args`, by name.
         x: Where it stands on the study's axis, if the study has one.
+        optional: Whether a study does without it, and says why, on a checkpoint that it does not fit.
     """
 
     name: str
     method: str
     options: Mapping[str, Any]
     x: float | None = None
+    optional: bool = False
 
     def made(self) -> Method:
         """Makes the method.

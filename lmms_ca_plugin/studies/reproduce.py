@@ -112,32 +112,23 @@ def reproduce(names: Sequence[str], checkpoints: Sequence[CheckpointOptions], as
         GenerationError: A question could not be answered by variants that share their passes; what was answered before
             is kept. Of others the layout says it.
     """
-    plan = plans(names, checkpoints, asked)  # everything that can be refused is refused before the first run
+    plans(names, checkpoints, asked)  # everything that can be refused is refused before the first run
     targets = {name: load_target(name) for name in names}
     swept = {c.pretrained: sweep(_sweeps(list(targets.values())), _on(c, asked), leave_out=True) for c in checkpoints}
-    unfit = {
-        checkpoint: {
-            **of.unfit,
-            **{n: str(why) for part in swept[checkpoint].values() for n, why in part.failed.items()},
-        }
-        for checkpoint, of in plan.items()
-    }
     return {
-        name: _made(target, {c: of[target.SWEEP] for c, of in swept.items()}, unfit, asked.output / name / name)
+        name: _made(target, {c: of[target.SWEEP] for c, of in swept.items()}, asked.output / name / name)
         for name, target in targets.items()
     }
 
 
-def _made(
-    target: Target, swept: Mapping[str, Swept], unfit: Mapping[str, Mapping[str, str]], place: Path
-) -> Reproduced:
+def _made(target: Target, swept: Mapping[str, Swept], place: Path) -> Reproduced:
     """Writes what is made of a target's runs; `place` is its files' path without an ending."""
     files = [file for of in swept.values() for file in (of.csv, *of.figures)]
     found = {checkpoint: of.table for checkpoint, of in swept.items()}
     claims = {c: [beside(claim, c, target, found[c]) for claim in target.claims(of)] for c, of in swept.items()}
     layout = None
     if target.TABLE is not None:
-        layout = laid_out(target.TABLE, target, found, unfit)
+        layout = laid_out(target.TABLE, target, found, {c: of.missing for c, of in swept.items()})
         files.append(place.with_suffix(".csv"))
         write_atomically(files[-1], layout.to_csv(index=False, lineterminator="\n"))
         files.append(place.with_suffix(".md"))

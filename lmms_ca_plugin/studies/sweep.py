@@ -37,7 +37,7 @@ class Swept:
         csv: Where the table is.
         figures: Where the figures are.
         agreement: Its answers beside those of runs alone; None if there were none (`Asked.timing`).
-        failed: Why variants are missing that the sweep has, by name.
+        missing: Why variants that the sweep has are not in it, by name: they fit no such checkpoint, or failed.
     """
 
     finished: Finished
@@ -45,7 +45,7 @@ class Swept:
     csv: Path
     figures: tuple[Path, ...]
     agreement: Agreement | None
-    failed: Mapping[str, LmmsCaError]
+    missing: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,9 @@ class Planned:
     """Sweeps that run as one study.
 
     Attributes:
-        study: All their variants, each once.
-        parts: The variants of each, by its name.
-        unfit: Why variants that the sweeps have are in neither, by name.
+        study: All their variants that fit the checkpoint, each once.
+        parts: The variants that each has, by its name.
+        unfit: Why the others do not fit, by name.
     """
 
     study: Study
@@ -69,8 +69,9 @@ def planned(names: Sequence[str], asked: Asked, leave_out: bool = False) -> Plan
     Args:
         names: The sweeps.
         asked: Their settings.
-        leave_out: Whether a variant that does not fit the checkpoint is left out, with its reason. One whose options
-            the user gave was asked for by name, and a sweep has to have something beside its baseline.
+        leave_out: Whether any variant that does not fit the checkpoint is left out, with its reason, and not only an
+            optional one. One whose options the user gave was asked for by name, and a sweep has to have something
+            beside its baseline.
 
     Raises:
         OptionError: There is no such sweep, two of them mean different things by one variant's name, or a variant does
@@ -91,16 +92,15 @@ def planned(names: Sequence[str], asked: Asked, leave_out: bool = False) -> Plan
         try:
             method.plan(trunk)
         except LmmsCaError as error:
-            if not leave_out or asked.given.get(variant.method):
+            if not variant.optional and (not leave_out or asked.given.get(variant.method)):
                 raise
             unfit[variant.name] = str(error)
-    fit = {name: tuple(v for v in part if v.name not in unfit) for name, part in parts.items()}
-    for name, part in fit.items():
-        if part != parts[name] and len(part) < 2:
-            reason = next(unfit[v.name] for v in parts[name] if v.name in unfit)
-            raise OptionError(f"{name}: no variant fits {asked.checkpoint.pretrained}. {reason}")
+    for name, part in parts.items():
+        reasons = [unfit[v.name] for v in part if v.name in unfit]
+        if reasons and len(part) - len(reasons) < 2:
+            raise OptionError(f"{name}: no variant fits {asked.checkpoint.pretrained}. {reasons[0]}")
     study = asked.study("+".join(sorted(parts)), tuple(v for v in variants.values() if v.name not in unfit))
-    return Planned(study, fit, unfit)
+    return Planned(study, parts, unfit)
 
 
 def refuse_unused(names: Sequence[str], asked: Asked) -> None:
@@ -154,7 +154,9 @@ def _finish(plan: Planned, finished: Finished, timings: Timings) -> dict[str, Sw
     parts = {name: finished.part(name, of) for name, of in plan.parts.items()}
     # All tables before the first figure: a figure may find that it has nothing to show.
     tables = {name: _tabled(name, part, timings.found) for name, part in parts.items()}
-    return {name: _drawn(name, part, tables[name], timings.found) for name, part in parts.items()}
+    why = {**plan.unfit, **{name: str(error) for name, error in finished.failed.items()}}
+    missing = {name: {v.name: why[v.name] for v in of if v.name in why} for name, of in plan.parts.items()}
+    return {name: _drawn(name, part, tables[name], timings.found, missing[name]) for name, part in parts.items()}
 
 
 def _tabled(name: str, finished: Finished, alone: Mapping[str, Mapping[str, Timed]]) -> pd.DataFrame:
@@ -168,7 +170,13 @@ def _csv(name: str, finished: Finished) -> Path:
     return finished.study.output / f"{name}.csv"
 
 
-def _drawn(name: str, finished: Finished, table: pd.DataFrame, alone: Mapping[str, Mapping[str, Timed]]) -> Swept:
+def _drawn(
+    name: str,
+    finished: Finished,
+    table: pd.DataFrame,
+    alone: Mapping[str, Mapping[str, Timed]],
+    missing: Mapping[str, str],
+) -> Swept:
     folder = finished.study.output
     figures = []
     for drawn, figure in load_sweep(name).figures(finished, table).items():
@@ -181,4 +189,4 @@ def _drawn(name: str, finished: Finished, table: pd.DataFrame, alone: Mapping[st
         for timed in alone.get(variant.name, {}).values()
     ]
     agreed = sum(compared[1:], compared[0]) if compared else None
-    return Swept(finished, table, _csv(name, finished), tuple(figures), agreed, finished.failed)
+    return Swept(finished, table, _csv(name, finished), tuple(figures), agreed, missing)

@@ -21,7 +21,7 @@ from lmms_ca_plugin.families._contract import Message, Question
 from lmms_ca_plugin.methods.vanilla import Vanilla
 from lmms_ca_plugin.results.statistics import mean_interval
 from lmms_ca_plugin.scoring.documents import BENCHMARKS, score
-from lmms_ca_plugin.tiny.benchmarks.mini import QUESTIONS, SCENE, choose, mini_rows
+from lmms_ca_plugin.tiny.benchmarks.mini import SCENE, choose, mini_rows
 from lmms_ca_plugin.tiny.benchmarks.rows import Row
 from lmms_ca_plugin.tiny.world.pictures import pictures
 from lmms_ca_plugin.tiny.world.prompts import user_text
@@ -143,6 +143,3 @@ def _question(benchmark: str, number: int, row: Row, scene: str | None) -> Quest
         return (Message("user", text, shown),)
 
     return Question(f"mini_{benchmark}", "test", number, conversation, len(text))
-
-
-__all__ = ["BENCHMARKS", "QUESTIONS", "by_kind", "cells", "evaluate", "means", "most_frequent"]

@@ -7,6 +7,7 @@ import pytest
 import torch
 from steps import plan_of
 from toys import make_family, mixed_questions
+from trunks import PAPER
 
 from lmms_ca_plugin.bench.memory import peak_of
 from lmms_ca_plugin.engine import budget
@@ -15,12 +16,10 @@ from lmms_ca_plugin.engine.budget import GIB, Batch, budget_of, capacities, meas
 from lmms_ca_plugin.engine.engine import Engine, Request, RunOptions
 from lmms_ca_plugin.engine.generation import Generation
 from lmms_ca_plugin.errors import GenerationError, MemoryLimitError, OptionError
-from lmms_ca_plugin.families._contract import Trunk
 from lmms_ca_plugin.methods import load_method
 from lmms_ca_plugin.methods._contract import Plan, Scores
 
-SEVEN = Trunk("llava", "llama", 32, 4096, 32, 4096, 32000, 32064, num_key_value_heads=32, head_size=128, mlp_size=11008)
-BATCH = Batch(SEVEN, 2, samples=4, positions=650, new_tokens=16)
+BATCH = Batch(PAPER, 2, samples=4, positions=650, new_tokens=16)
 CPU = torch.device("cpu")
 
 

@@ -13,7 +13,7 @@ import pytest
 from lmms_ca_plugin.engine.load import CheckpointOptions
 from lmms_ca_plugin.errors import LmmsCaError
 from lmms_ca_plugin.harness.command import HarnessRun
-from lmms_ca_plugin.harness.record import versions, weights
+from lmms_ca_plugin.harness.record import versions, weights_of
 
 LAYERS = {"review_layer": 4, "scope": "0:1:2", "rho": 0.5}
 TYPED = ("gqa", "textvqa", "ca_docvqa")  # the second is a group, whose test split carries no answers
@@ -132,7 +132,7 @@ def left(folder, name="mini", **changed):
     """A run's result file as the harness leaves it, with what tells runs apart, and the run."""
     run = HarnessRun("llava_vanilla", {"pretrained": "mini"}, ("mini",), folder, limit=6)
     typed = {"model": run.model, "model_args": run.arguments, "tasks": "mini", "limit": 6.0}
-    record = {"entry": "vanilla", "weights": weights(CheckpointOptions("mini")), "versions": versions()}
+    record = {"entry": "vanilla", "weights": weights_of(CheckpointOptions("mini")), "versions": versions()}
     config = {
         "resolved_cli_args": {name: changed.get(name, value) for name, value in typed.items()},
         "batch_sizes": [{name: changed.get(name, value) for name, value in record.items()}],

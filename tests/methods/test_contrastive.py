@@ -9,13 +9,14 @@ import torch
 from naive import attention_of_last_token, eager, generate
 from scipy.spatial.distance import jensenshannon
 from toys import ask, make_family, mixed_questions
+from trunks import PAPER, SMALL
 
 from lmms_ca_plugin.engine.engine import Engine, Request, RunOptions
 from lmms_ca_plugin.engine.generation import Generation
 from lmms_ca_plugin.engine.requests import sample_seed
 from lmms_ca_plugin.engine.run import Run
 from lmms_ca_plugin.errors import InputError, OptionError
-from lmms_ca_plugin.families._contract import Kind, Prompt, Trunk
+from lmms_ca_plugin.families._contract import Kind, Prompt
 from lmms_ca_plugin.methods import load_method
 from lmms_ca_plugin.methods._contract import Plan, Read
 from lmms_ca_plugin.methods.contrastive import (
@@ -28,8 +29,6 @@ from lmms_ca_plugin.methods.contrastive import (
     random_scores,
 )
 
-PAPER = Trunk("llava", "llama", 32, 4096, 32, 4096, 32000)
-SMALL = Trunk("llava", "llama", 6, 32, 4, 4096, 4)
 LAYERS = {"scope": "0:1:2", "review_layer": 4}
 SITES = ("residual", "post_norm", "kv", "value", "logit", "knockout")
 

@@ -9,16 +9,14 @@ import torch.nn.functional as F
 from naive import arguments, eager
 from steps import answers, forced, plan_of, prompt_of, texts
 from toys import ask, make_family, mixed_questions
+from trunks import SMALL
 
 from lmms_ca_plugin.engine.beams import search
 from lmms_ca_plugin.engine.generation import Generation, NewTokens
 from lmms_ca_plugin.engine.run import Run
 from lmms_ca_plugin.errors import OptionError
-from lmms_ca_plugin.families._contract import Trunk
 from lmms_ca_plugin.methods import load_method
 from lmms_ca_plugin.methods.dola import Dola, contrast, jensen_shannon, log_probabilities, reference_divergence
-
-SMALL = Trunk("llava", "llama", 6, 32, 4, 4096, 4)
 
 
 # ---- formulas --------------------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """VAR: the redistribution by hand, planted sinks against an eager rewrite, and where sink dims come from."""
 
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -8,12 +9,12 @@ import transformers.models.llama.modeling_llama as llama
 from naive import eager, eager64
 from steps import forced, plan_of, prompt_of
 from toys import ask, make_family, mixed_questions, photo
+from trunks import PAPER
 
 from lmms_ca_plugin.engine.engine import Engine, RunOptions
 from lmms_ca_plugin.engine.generation import Generation
 from lmms_ca_plugin.engine.selfcheck import self_check
 from lmms_ca_plugin.errors import CheckpointError, OptionError
-from lmms_ca_plugin.families._contract import Trunk
 from lmms_ca_plugin.methods import load_method
 from lmms_ca_plugin.methods._contract import Plan
 from lmms_ca_plugin.methods.var import Var
@@ -191,7 +192,7 @@ def test_sink_dims_are_found_by_rule_and_reported(sinking):
 
 
 def test_the_median_over_blocks_decides():
-    plan = Var().plan(Trunk("llava", "qwen2", 7, 1024, 8, 4096, 4))
+    plan = Var().plan(replace(PAPER, text_type="qwen2", num_blocks=7, hidden_size=1024))
     values = torch.ones(4, 1024)  # blocks 2 to 5
     values[:, 5] = torch.tensor([25.0, 26.0, 27.0, 0.0])  # median 25.5
     values[:, 9] = torch.tensor([31.0, 31.0, 1.0, 1.0])  # median 16, though the largest mean and maximum
@@ -208,15 +209,16 @@ def test_a_checkpoint_without_massive_dims_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("trunk", "dims"),
+    ("other", "dims"),
     [
-        (Trunk("llava", "llama", 32, 4096, 32, 4096, 32000, 32064), (2533, 1415)),
-        (Trunk("llava_next", "llama", 40, 5120, 40, 4096, 32000, 32064), (2100, 4743)),
-        (Trunk("llava_next", "llama", 32, 4096, 32, 8192, 128256, 128320), None),  # LLaMA-3: the same shape
-        (Trunk("llava_next", "mistral", 32, 4096, 32, 32768, 32000, 32064), None),
+        ({}, (2533, 1415)),
+        ({"num_blocks": 40, "hidden_size": 5120}, (2100, 4743)),
+        ({"vocabulary": 128320}, None),  # LLaMA-3: the same shape
+        ({"text_type": "mistral"}, None),
     ],
 )
-def test_known_dims_are_those_of_llama_2(trunk, dims):
+def test_known_dims_are_those_of_llama_2(other, dims):
+    trunk = replace(PAPER, **other)
     plan = Var().plan(trunk)
     assert (plan.probe is None) == (dims is not None)
     assert {read.dims for read in plan.reads} == ({dims} if dims else set())
@@ -243,4 +245,4 @@ def test_refusals(family, options, message):
 
 def test_a_trunk_without_blocks_between_is_refused():
     with pytest.raises(OptionError, match=r"has 3 blocks, so none is left\. Needed: at least 4"):
-        Var().plan(Trunk("llava", "llama", 3, 4096, 32, 4096, 32000))
+        Var().plan(replace(PAPER, num_blocks=3))

@@ -12,6 +12,7 @@ import torch
 import toys
 from PIL import Image
 from torchvision.transforms import functional as pixels
+from trunks import PAPER
 
 from lmms_ca_plugin.engine.engine import Engine, Request, RunOptions
 from lmms_ca_plugin.engine.generation import Generation
@@ -19,12 +20,11 @@ from lmms_ca_plugin.engine.passes import MapPasses
 from lmms_ca_plugin.engine.trace import Trace
 from lmms_ca_plugin.errors import GenerationError, InputError, OptionError
 from lmms_ca_plugin.families._cells import cells_of, whole
-from lmms_ca_plugin.families._contract import Message, Question, Trunk
+from lmms_ca_plugin.families._contract import Message, Question
 from lmms_ca_plugin.methods import _maps, load_method, vicrop
 from lmms_ca_plugin.methods._box import find_box
 
 ViCrop = load_method("vicrop")
-PAPER = Trunk("llava", "llama", 32, 4096, 32, 4096, 32000)
 MAPS = {"rel_att": {"layer": 3}, "grad_att": {"layer": 3, "map": "grad_att"}, "pure_grad": {"map": "pure_grad"}}
 VIEW = 56  # pixels, in 4 x 4 cells
 

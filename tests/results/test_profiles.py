@@ -2,14 +2,15 @@
 
 import hashlib
 import json
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
 import pytest
 from scipy import stats
+from trunks import PAPER
 
 from lmms_ca_plugin.errors import InputError, OptionError
-from lmms_ca_plugin.families._trunk import Trunk
 from lmms_ca_plugin.layer_profile import read_profile
 from lmms_ca_plugin.methods.contrastive import Contrastive
 from lmms_ca_plugin.results.layer_scores import LayerScores, Variant
@@ -17,7 +18,7 @@ from lmms_ca_plugin.results.profile_file import to_json, write_profile
 from lmms_ca_plugin.results.profiles import Half, ProfileRules, candidates, find_profile, halves, sizes_of_halves
 
 BLOCKS = 8
-TRUNK = Trunk("llava", "llama", BLOCKS, 32, 4, 512, 3)
+TRUNK = replace(PAPER, num_blocks=BLOCKS)
 
 
 def sweep(losses, n=400, size=1, seed=0, knockout=False, ran_away=False):

@@ -1,8 +1,8 @@
 """Which runs are the paper's experiment, and may stand beside its numbers."""
 
 import pytest
+from trunks import PAPER
 
-from lmms_ca_plugin.families._contract import Trunk
 from lmms_ca_plugin.families.llava import Llava
 from lmms_ca_plugin.families.llava_next import LlavaNext
 from lmms_ca_plugin.methods import load_method
@@ -12,7 +12,6 @@ from lmms_ca_plugin.results.provenance import spell
 from lmms_ca_plugin.results.published import LOGGED, SETTINGS, not_the_papers, published_value
 
 LLAVA, NEXT = "llava-hf/llava-1.5-7b-hf", "llava-hf/llava-v1.6-vicuna-7b-hf"
-PAPER = Trunk("llava", "llama", 32, 4096, 32, 4096, 32000, 32064)
 # What the methods' None stands for there; `profile` and `layer` of layermask have no paper's value.
 RESOLVED = {
     "contrastive": {"post_layer": PAPER_REVIEW - 1, "review_layer": PAPER_REVIEW, "lam": DEFAULT_LAMBDA["residual"]},

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from harness_files import task_samples, write_run
+from trunks import PAPER
 from typer.testing import CliRunner
 
 from lmms_ca_plugin.cli import build
@@ -22,7 +23,6 @@ from lmms_ca_plugin.engine.agreement import Agreement
 from lmms_ca_plugin.engine.load import CheckpointOptions
 from lmms_ca_plugin.engine.timing import Timed
 from lmms_ca_plugin.errors import OptionError
-from lmms_ca_plugin.families._contract import Trunk
 from lmms_ca_plugin.harness.runner import Probed
 from lmms_ca_plugin.harness.study import Finished
 from lmms_ca_plugin.methods.contrastive import Contrastive
@@ -34,13 +34,12 @@ from lmms_ca_plugin.studies import sweeps, targets
 from lmms_ca_plugin.studies.asked import Asked, given_options
 from lmms_ca_plugin.studies.captions import caption_of
 from lmms_ca_plugin.studies.cost import estimate
-from lmms_ca_plugin.studies.reproduce import beside, laid_out, plans
+from lmms_ca_plugin.studies.reproduce import Reproduced, beside, laid_out, plans
 from lmms_ca_plugin.studies.sweep import planned, sweep
 from lmms_ca_plugin.studies.sweeps import load_sweep
 from lmms_ca_plugin.studies.targets import Claim, load_target
 from lmms_ca_plugin.studies.tidy import agreement, tidy
 
-PAPER = Trunk("llava", "llama", 32, 4096, 32, 4096, 32000, 32064)
 ASKED = Asked(("ca",), None)
 SWEEPS = tuple(modules(sweeps.__name__, sweeps.__path__))
 TARGETS = tuple(modules(targets.__name__, targets.__path__))
@@ -66,11 +65,52 @@ def test_the_controls_are_each_one_option_away():
     assert "wcd" in {m.preset for m in methods}
 
 
-def test_review_blocks_that_leave_no_room_below_are_not_tried():
-    given = {"contrastive": {"review_layer": 4, "scope": "1:2"}}
-    small = replace(PAPER, num_blocks=6)
-    tried = [v.name for v in load_sweep("controls").variants(replace(ASKED, given=given), small)]
-    assert [name for name in tried if name.startswith("review")] == ["review_5"]
+@pytest.mark.parametrize(
+    ("blocks", "run", "left"),
+    [
+        (
+            {"review_layer": 4, "scope": "1"},
+            {"review_3", "review_5", "preset_wcd"},
+            {"review_2": "scope=(1,) leaves no"},
+        ),
+        (
+            {"review_layer": 3, "scope": "0"},
+            {"review_2", "review_4", "review_5"},
+            {"review_1": "scope=(0,) leaves no", "preset_wcd": "scope=(2,) leaves no"},
+        ),
+        (
+            {"review_layer": 2, "scope": "0"},
+            {"review_3", "review_4", "review_5"},
+            {
+                "review_0": "post_layer: the checkpoint has no block -1",
+                "review_1": "scope=(0,) leaves no",
+                "preset_wcd": "scope: block 2 is read",
+            },
+        ),
+        (
+            {"review_layer": 5, "post_layer": 3, "scope": "1:2"},
+            {"review_4", "preset_wcd"},
+            {"review_3": "post_layer: block 3 is read"},
+        ),
+    ],
+)
+def test_controls_without_room_for_their_blocks_are_left_out_and_say_why(asked, blocks, run, left):
+    """The small checkpoint has six blocks."""
+    plan = planned(["controls"], replace(asked, given={"contrastive": blocks}))
+    elsewhere = {v.name for v in plan.study.variants if v.name.startswith(("review", "preset"))}
+    assert elsewhere == run and set(plan.unfit) == set(left)
+    for name, reason in left.items():
+        assert reason in plan.unfit[name]
+
+
+def test_the_verbs_say_which_variants_are_left_out(ran, checkpoint, monkeypatch):
+    left = replace(ran["ratio"], missing={"rho_0.5": "no such block"})
+    monkeypatch.setattr("lmms_ca_plugin.studies.sweep.sweep", lambda *_: {"ratio": left})
+    shown = {"fig7": Reproduced(None, {}, {checkpoint: left}, ())}
+    monkeypatch.setattr("lmms_ca_plugin.studies.reproduce.reproduce", lambda *_: shown)
+    for verb in (["sweep", "ratio"], ["reproduce", "fig7"]):
+        told = CliRunner().invoke(build(), [*verb, "--pretrained", checkpoint], catch_exceptions=False)
+        assert "without rho_0.5: no such block" in told.output
 
 
 @pytest.mark.parametrize("setting", ["mask_by=random", "mask_by=post", "lam=0.01", "site=knockout"])
@@ -107,8 +147,8 @@ def test_a_variant_that_does_not_fit_is_refused_before_anything_runs(asked, monk
     with pytest.raises(OptionError, match="The paper's blocks are known only for"):
         sweep(["methods"], bare)
     left = planned(["methods"], bare, leave_out=True)
-    assert [v.name for v in left.parts["methods"]] == ["vanilla", "dola", "dola_high", "var"]
-    assert left.study.variants == left.parts["methods"] and set(left.unfit) == {"contrastive", "vicrop"}
+    assert [v.name for v in left.study.variants] == ["vanilla", "dola", "dola_high", "var"]
+    assert set(left.unfit) == {"contrastive", "vicrop"}
     with pytest.raises(OptionError, match="scope: no variant fits .*The paper's blocks are known only"):
         planned(["scope"], bare, leave_out=True)
     with pytest.raises(OptionError, match="has no block 9"):  # what was asked for by name has to run

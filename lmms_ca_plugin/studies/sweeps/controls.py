@@ -13,7 +13,6 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lmms_ca_plugin.errors import OptionError
 from lmms_ca_plugin.families._contract import Trunk
 from lmms_ca_plugin.figures.differences import differences
 from lmms_ca_plugin.harness.study import Finished, Variant
@@ -29,38 +28,26 @@ _WCD = {"preset": "wcd", **Contrastive.presets["wcd"], "site": "residual", "mask
 
 
 def variants(asked: Asked, trunk: Trunk) -> Sequence[Variant]:
-    """Vanilla, the default, and every control that this trunk has blocks for."""
+    """Vanilla, the default, and every control; those that need blocks of their own may lack them here."""
     default = asked.variant(DEFAULT, "contrastive")
     rows: dict[str, dict[str, Any]] = {
         **{f"mask_by_{control}": {"mask_by": control} for control in ("random", "post", "none")},
         **{f"site_{site}": {"site": site} for site in ("post_norm", "kv", "value", "logit", "knockout")},
-        **{f"review_{block}": {"review_layer": block} for block in _other_reviews(default, trunk)},
     }
     rows["site_knockout"]["lam"] = None  # minus infinity takes no factor, if the user has named one for the others
+    reviews = {f"review_{block}": {"review_layer": block} for block in _other_reviews(default, trunk)}
     changed = (asked.variant(name, "contrastive", **options) for name, options in rows.items())
-    return (asked.variant("vanilla", "vanilla"), default, *changed, *_preset(asked, trunk))
-
-
-def _preset(asked: Asked, trunk: Trunk) -> tuple[Variant, ...]:
-    """The preset, unless its block leaves no room below the review block; the default fits, as is known by now."""
-    preset = asked.variant("preset_wcd", "contrastive", **_WCD)
-    try:
-        preset.made().plan(trunk)
-    except OptionError:
-        return ()
-    return (preset,)
+    elsewhere = (
+        replace(asked.variant(name, "contrastive", **options), optional=True)
+        for name, options in {**reviews, "preset_wcd": _WCD}.items()
+    )
+    return (asked.variant("vanilla", "vanilla"), default, *changed, *elsewhere)
 
 
 def _other_reviews(default: Variant, trunk: Trunk) -> list[int]:
-    """Blocks near the review block that leave candidates and post block below them."""
-    method = default.made()
-    assert isinstance(method, Contrastive)
-    plan = replace(method, mask_by="contrastive").plan(trunk)  # which reads candidates and post block; others need not
-    review = plan.edits[0].block
-    # The post block goes along with the review block, unless the user has named it.
-    read = [r.block for r in plan.reads if method.post_layer is not None or r.block != review - 1]
-    lowest = max(read, default=review - 1) + 2
-    return [b for b in range(max(review - _NEAR, lowest), trunk.num_blocks) if b != review]
+    """Blocks that are tried in the review block's place; the post block goes along, unless it is named."""
+    review = default.made().plan(trunk).edits[0].block
+    return [b for b in range(max(review - _NEAR, 0), trunk.num_blocks) if b != review]
 
 
 def figures(finished: Finished, table: pd.DataFrame) -> Mapping[str, Figure]:

@@ -12,9 +12,9 @@ from lmms_ca_plugin.families._contract import Trunk
 from lmms_ca_plugin.figures.chosen import chosen as chosen_figure
 from lmms_ca_plugin.figures.differences import differences
 from lmms_ca_plugin.harness.study import Finished, Variant
+from lmms_ca_plugin.methods._compared import scopes
 from lmms_ca_plugin.studies.asked import Asked
 from lmms_ca_plugin.studies.captions import caption_of
-from lmms_ca_plugin.studies.compared import scopes
 from lmms_ca_plugin.studies.tidy import chosen
 
 

@@ -1,7 +1,4 @@
-"""What the paper's masking studies compare.
-
-Apart from the sweeps that run them, because those need the harness and what draws figures, and the bench has neither.
-"""
+"""What the paper's masking studies compare: for the sweeps that run them, and for the bench that times them."""
 
 from __future__ import annotations
 
