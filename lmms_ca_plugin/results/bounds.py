@@ -2,10 +2,7 @@
 
 Sources: Holm 1979 for many claims at once; Berger 1982, "Multiparameter Hypothesis Testing and Acceptance Sampling"
 (Technometrics 24), for a claim that several differences all lie above a margin: it holds at alpha if each does.
-Rule: bounds are clustered t bounds with one degree of freedom less than there are clusters. A bound at 95 % is
-one-sided: all of alpha = 0.05 lies below it. Where every document changed by the same amount d the standard error is 0
-and says nothing; as many clusters that all showed d bound the share that does, q >= alpha^(1/clusters), and the mean is
-then at least q * d - (1 - q), because the others change by -1 at worst.
+Rule: bounds are those of `statistics.lower_bound`. A bound at 95 % is one-sided: all of alpha = 0.05 lies below it.
 Differences are fractions from -1 to 1.
 """
 
@@ -18,7 +15,7 @@ from scipy import stats
 
 from lmms_ca_plugin.errors import InputError
 from lmms_ca_plugin.results.multiplicity import holm
-from lmms_ca_plugin.results.statistics import PairedDifference
+from lmms_ca_plugin.results.statistics import PairedDifference, lower_bound
 
 
 @dataclass(frozen=True)
@@ -40,39 +37,6 @@ class Claim:
     holds: bool
 
 
-def lower_bound(pair: PairedDifference, alpha: float) -> float:
-    """Computes a one-sided lower bound.
-
-    Args:
-        pair: The difference; from at least 2 clusters.
-        alpha: Chance that the true difference lies below the bound.
-
-    Returns:
-        The bound, from -1 to 1.
-    """
-    return _lower(pair.difference, pair, alpha)
-
-
-def interval(pair: PairedDifference, level: float = 0.95) -> tuple[float, float]:
-    """Computes a two-sided interval whose ends are one-sided bounds at half the alpha each.
-
-    Args:
-        pair: The difference; from at least 2 clusters.
-        level: The interval's coverage.
-
-    Returns:
-        Both ends, from -1 to 1; apart even where no document changed.
-    """
-    alpha = (1 - level) / 2
-    return _lower(pair.difference, pair, alpha), -_lower(-pair.difference, pair, alpha)
-
-
-def _lower(difference: float, pair: PairedDifference, alpha: float) -> float:
-    if pair.stderr == 0:
-        return float(alpha ** (1 / pair.n_clusters) * (1 + difference) - 1)
-    return max(-1.0, difference - float(stats.t.isf(alpha, pair.n_clusters - 1)) * pair.stderr)
-
-
 def p_above(pair: PairedDifference, margin: float) -> float:
     """Tests a difference against a margin.
 
@@ -81,7 +45,7 @@ def p_above(pair: PairedDifference, margin: float) -> float:
         margin: What it is to lie above.
 
     Returns:
-        The one-sided p-value: below alpha exactly if `lower_bound(pair, alpha)` lies above the margin.
+        The one-sided p-value: below alpha exactly if the lower bound at alpha lies above the margin.
     """
     if pair.stderr == 0:
         return float(((1 + margin) / (1 + pair.difference)) ** pair.n_clusters) if pair.difference > margin else 1.0
@@ -110,7 +74,7 @@ def claims_above(claims: Mapping[int, Sequence[PairedDifference]], margin: float
     found: dict[int, Claim] = {}
     for rank, number in enumerate(sorted(p_values, key=p_values.__getitem__)):
         level = alpha / (len(claims) - rank)
-        low = min(lower_bound(pair, level) for pair in claims[number])
+        low = min(lower_bound(p.difference, p.stderr, p.n_clusters, level) for p in claims[number])
         holds = adjusted[str(number)] < alpha
         found[number] = Claim(
             difference=min(pair.difference for pair in claims[number]),

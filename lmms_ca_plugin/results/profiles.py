@@ -34,7 +34,7 @@ import numpy as np
 
 from lmms_ca_plugin.errors import InputError
 from lmms_ca_plugin.layer_profile import LayerProfile
-from lmms_ca_plugin.results.bounds import Claim, claims_above, interval
+from lmms_ca_plugin.results.bounds import Claim, claims_above
 from lmms_ca_plugin.results.layer_scores import Flags, LayerScores, Variant
 from lmms_ca_plugin.results.statistics import Interval, PairedDifference, mean_interval, paired_difference
 
@@ -293,7 +293,7 @@ def _curve(scores: LayerScores, block: int) -> BlockCurve:
 
 def _point(scores: LayerScores, masked: Variant) -> Point:
     pair = _drop(scores.vanilla, masked, scores.clusters)
-    return Point(pair.difference, *interval(pair), _runaway(masked, scores.clusters))
+    return Point(pair.difference, pair.low, pair.high, _runaway(masked, scores.clusters))
 
 
 def _runaway(variant: Variant, clusters: Sequence[str]) -> Interval | None:

@@ -1,9 +1,9 @@
 """Whether a candidate lost against a baseline: one verdict per task, with the documents that changed.
 
 Verdicts: `regressed` (Holm-adjusted p below alpha and a difference below minus the tolerance), `improved` (likewise),
-`same` (the 90 % interval lies inside the tolerance either way), else `unclear`, with the number of documents that would
-decide. Documents are paired by id; those on one side only are counted and named. What cannot be compared is refused: a
-gate that compares something else passes for the wrong reason.
+`same` (the 90 % interval lies inside the tolerance either way, or no document changed), else `unclear`, with the number
+of documents that would decide. Documents are paired by id; those on one side only are counted and named. What cannot be
+compared is refused: a gate that compares something else passes for the wrong reason.
 """
 
 from __future__ import annotations
@@ -225,7 +225,8 @@ def judge(pair: PairedDifference, p_holm: float, rules: Rules) -> str:
     if p_holm < rules.alpha and abs(pair.difference) > rules.tolerance:
         return REGRESSED if pair.difference < 0 else IMPROVED
     inside = pair.low90 >= -rules.tolerance and pair.high90 <= rules.tolerance
-    return SAME if inside else UNCLEAR
+    unchanged = not pair.improved and not pair.worsened  # how far that carries stands in a note
+    return SAME if inside or unchanged else UNCLEAR
 
 
 def _verdict(both: _Paired, p_holm: float, rules: Rules, tasks: int) -> TaskVerdict:

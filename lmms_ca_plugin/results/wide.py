@@ -84,17 +84,27 @@ def _average(values: Sequence[float | None]) -> str:
 
 
 def _names(keys: Sequence[tuple[str, ...]]) -> dict[tuple[str, ...], str]:
-    """Names each method; where a model has several variants of one, by the options in which they differ."""
+    """Names each method; where a model has several variants of one, by what most of them do not have."""
     names: dict[tuple[str, ...], str] = {}
     for key in keys:
         same = [other for other in keys if (other[0], other[2]) == (key[0], key[2])]
-        shared = set.intersection(*(set(other[3].split(",")) for other in same))
-        own = [option for option in key[3].split(",") if option and option not in shared]
+        own = _own(key[3], [other[3] for other in same])
         if len({other[1] for other in same}) > 1:
             own.append(f"revision={key[1] or 'none'}")
         own += [key[4]] if key[4] else []
         names[key] = f"{key[2]} ({', '.join(own)})" if own else key[2]
     return names
+
+
+def _own(variant: str, variants: Sequence[str]) -> list[str]:
+    """The options of a variant that more than half of the variants do not share; one that it lacks is `no ...`."""
+    given = [dict(option.partition("=")[::2] for option in args.split(",") if option) for args in variants]
+    mine, own = given[variants.index(variant)], []
+    for name in sorted({name for options in given for name in options}):
+        value = mine.get(name)
+        if 2 * sum(options.get(name) == value for options in given) <= len(given):
+            own.append(f"no {name}" if value is None else f"{name}={value}")
+    return own
 
 
 def _lines(rows: Sequence[Row]) -> list[tuple[str, ...]]:

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from lmms_ca_plugin.errors import InputError
-from lmms_ca_plugin.results.bounds import claims_above, interval, lower_bound, p_above
-from lmms_ca_plugin.results.statistics import paired_difference
+from lmms_ca_plugin.results.bounds import claims_above, p_above
+from lmms_ca_plugin.results.statistics import lower_bound, paired_difference
 
 RNG = np.random.default_rng(11)
 AFTER = RNG.random(90)
@@ -19,6 +19,10 @@ BEFORE = np.clip(AFTER - 0.2 + 0.5 * RNG.normal(size=90), 0, 1)
 
 def pair(before, after, clusters=None):
     return paired_difference(before, after, range(len(before)) if clusters is None else clusters, resamples=0)
+
+
+def lower(found, alpha):
+    return lower_bound(found.difference, found.stderr, found.n_clusters, alpha)
 
 
 def loss(shares, n=200, seed=0):
@@ -32,15 +36,15 @@ def test_p_value_and_bounds_are_scipys_where_nothing_clusters(margin):
     found = pair(BEFORE, AFTER)
     reference = stats.ttest_1samp(AFTER - BEFORE, margin, alternative="greater")
     assert p_above(found, margin) == pytest.approx(reference.pvalue, rel=1e-12)
-    assert lower_bound(found, 0.05) == pytest.approx(reference.confidence_interval(0.95).low, rel=1e-12)
+    assert lower(found, 0.05) == pytest.approx(reference.confidence_interval(0.95).low, rel=1e-12)
     two_sided = stats.ttest_1samp(AFTER - BEFORE, 0).confidence_interval(0.9)
-    assert interval(found, 0.9) == pytest.approx(tuple(two_sided), rel=1e-12)
+    assert (found.low90, found.high90) == pytest.approx(tuple(two_sided), rel=1e-12)
 
 
 def test_equal_documents_of_a_cluster_count_once():
     fours = np.repeat(range(90), 4).tolist()
     together = pair(np.repeat(BEFORE, 4), np.repeat(AFTER, 4), fours)
-    assert lower_bound(together, 0.05) == pytest.approx(lower_bound(pair(BEFORE, AFTER), 0.05), abs=2e-3)
+    assert lower(together, 0.05) == pytest.approx(lower(pair(BEFORE, AFTER), 0.05), abs=2e-3)
 
 
 @pytest.mark.parametrize(("before", "after"), [(0.0, 1.0), (0.5, 0.5), (0.2, 0.7), (1.0, 0.0)])
@@ -48,16 +52,17 @@ def test_a_uniform_change_is_bounded_by_how_many_showed_it(before, after):
     # the least favourable truth: a share q changes by d and the rest by -1; all of n clusters show d with chance q^n
     n, d = 30, after - before
     found = pair([before] * n, [after] * n)
-    q = (lower_bound(found, 0.05) + 1) / (1 + d) if d > -1 else 1
+    q = (lower(found, 0.05) + 1) / (1 + d) if d > -1 else 1
     assert q**n == pytest.approx(0.05 if d > -1 else 1)
-    low, high = interval(found)
+    low, high = found.low, found.high
     assert low < d < high or (d in (-1, 1) and low <= d <= high)
+    assert (low <= 0 <= high) == (found.p_value >= 0.05)
     if d == 0:
         assert low == -high
     if (before, after) == (0, 1):
         # nothing but gains and losses: 2 q - 1 with the exact binomial bound on q
         exact = stats.binomtest(n, n, alternative="greater").proportion_ci(0.95).low
-        assert lower_bound(found, 0.05) == pytest.approx(2 * exact - 1)
+        assert lower(found, 0.05) == pytest.approx(2 * exact - 1)
 
 
 @given(
@@ -67,7 +72,7 @@ def test_a_uniform_change_is_bounded_by_how_many_showed_it(before, after):
 )
 def test_p_value_and_bound_say_the_same(rows, margin, alpha):
     found = pair(*zip(*rows, strict=True))
-    p_value, low = p_above(found, margin), lower_bound(found, alpha)
+    p_value, low = p_above(found, margin), lower(found, alpha)
     if abs(p_value - alpha) > 1e-9:
         assert (p_value < alpha) == (low > margin)
     assert -1 <= low <= found.difference + 1e-12
@@ -94,7 +99,7 @@ def test_a_claim_behind_a_failed_step_is_not_bounded_above_the_margin():
     claims = {gained: [pair([0] * 400, [1] * gained + [0] * (400 - gained))] for gained in (29, 160, 30)}
     found = claims_above(claims, 0.05, 0.05)
     assert {gained: claim.holds for gained, claim in found.items()} == {29: False, 160: True, 30: False}
-    assert p_above(claims[29][0], 0.05) < 0.05 < lower_bound(claims[29][0], 0.05)
+    assert p_above(claims[29][0], 0.05) < 0.05 < lower(claims[29][0], 0.05)
     assert found[29].low == 0.05 and found[30].low < 0.05
 
 
@@ -104,7 +109,7 @@ def test_a_claim_of_two_needs_both():
     (none,) = loss([0.04], n=400, seed=4)[0]
     both = claims_above({0: [strong, weak]}, 0.05, 0.05)[0]
     assert both.holds and both.difference == weak.difference
-    assert both.p_holm == p_above(weak, 0.05) and both.low == lower_bound(weak, 0.05)
+    assert both.p_holm == p_above(weak, 0.05) and both.low == lower(weak, 0.05)
     assert not claims_above({0: [strong, none]}, 0.05, 0.05)[0].holds
 
 

@@ -141,7 +141,14 @@ def test_mcnemar_is_the_binomial_test(fixed, broken):
 def test_no_change_is_no_difference():
     found = paired_difference(BEFORE, BEFORE, FOURS)
     assert (found.difference, found.p_value, found.improved, found.worsened) == (0, 1, 0, 0)
-    assert (found.low, found.high, found.bootstrap_low, found.bootstrap_high) == (0, 0, 0, 0)
+    assert (found.bootstrap_low, found.bootstrap_high) == (0, 0)
+    # As many clusters that all stayed as they were bound the share that would not.
+    assert found.high == -found.low == pytest.approx(1 - 0.025 ** (1 / found.n_clusters))
+
+
+def test_intervals_end_where_differences_do():
+    found = paired_difference([1.0, 0.0, 0.0], [0.0, 0.0, 0.0], range(3), resamples=0)
+    assert (found.low, found.high) == (-1.0, 1.0)  # t bounds: -1.77 and 1.10
 
 
 def test_a_uniform_change_is_judged_by_the_sign_test():

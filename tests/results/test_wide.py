@@ -10,7 +10,7 @@ from harness_files import task_samples, write_run
 from lmms_ca_plugin.errors import InputError
 from lmms_ca_plugin.results.leaderboard import leaderboard
 from lmms_ca_plugin.results.published import SETS
-from lmms_ca_plugin.results.wide import render, wide_tables
+from lmms_ca_plugin.results.wide import _own, render, wide_tables
 from lmms_ca_plugin.scoring.documents import BENCHMARKS
 
 CHECKPOINT = "llava-hf/llava-1.5-7b-hf"
@@ -82,6 +82,19 @@ def test_variants_of_a_method_are_named_by_what_differs(tmp_path):
     (table,) = wide_tables(leaderboard([tmp_path]).rows)
     names = {line[1] for line in cells(table)[1:] if "printed" not in line[1]}
     assert names == {"contrastive (scope=fusion)", "contrastive (scope=deep)"}
+
+
+@pytest.mark.parametrize(
+    ("variants", "names"),
+    [
+        (["site=kv", "site=residual", "rho=0.2,site=residual"], ["site=kv", "", "rho=0.2"]),
+        (["a=1,b=1", "a=1,b=2"], ["b=1", "b=2"]),  # no majority
+        (["a=1,b=1", "a=1,b=1", "a=1"], ["", "", "no b"]),
+        (["", ""], ["", ""]),
+    ],
+)
+def test_what_most_variants_have_is_no_name(variants, names):
+    assert [", ".join(_own(variant, variants)) for variant in variants] == names
 
 
 def test_a_newer_run_on_fewer_documents_does_not_replace_the_full_one(tmp_path):
