@@ -114,13 +114,6 @@ def clustered_stderr(scores: Sequence[float] | Scores, clusters: Sequence[Hashab
     return float(np.sqrt(own / ((n - 1) * n) + crossed / n**2))
 
 
-def _half_width(stderr: float, n_clusters: int, level: float) -> float:
-    """Half the width of the t interval with one degree of freedom less than there are clusters."""
-    if n_clusters < 2:
-        return float("nan")
-    return float(stats.t.ppf((1 + level) / 2, n_clusters - 1)) * stderr
-
-
 def mean_interval(scores: Sequence[float] | Scores, clusters: Sequence[Hashable], level: float = 0.95) -> Interval:
     """Computes a mean score with its clustered t interval, cut to what a score can be.
 
@@ -142,7 +135,7 @@ def mean_interval(scores: Sequence[float] | Scores, clusters: Sequence[Hashable]
     _, n_clusters = _codes(clusters, values.size)
     mean = float(values.mean())
     stderr = clustered_stderr(values, clusters) if n_clusters > 1 else float("nan")
-    half = _half_width(stderr, n_clusters, level)
+    half = float(stats.t.isf((1 - level) / 2, n_clusters - 1)) * stderr
     low, high = (float(np.clip(end, 0, 1)) for end in (mean - half, mean + half))
     if stderr == 0 and mean in (0, 1):
         exact = stats.binomtest(int(mean) * n_clusters, n_clusters).proportion_ci(level, "exact")
