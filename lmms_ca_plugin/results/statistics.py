@@ -212,9 +212,10 @@ def _pair(baseline: Sequence[float] | Scores, candidate: Sequence[float] | Score
 def lower_bound(difference: float, stderr: float, n_clusters: int, alpha: float) -> float:
     """Computes a one-sided lower bound of a mean change.
 
-    It is the clustered t bound. Where every document changed by the same amount d, by nothing for instance, the
-    standard error is 0 and says nothing; as many clusters that all showed d bound the share that does, q >=
-    alpha^(1/clusters), and the mean is then at least q * d - (1 - q), because the others change by -1 at worst.
+    It is the clustered t bound, with one degree of freedom less than there are clusters. Where every document changed
+    by the same amount d, by nothing for instance, the standard error is 0 and says nothing; as many clusters that all
+    showed d bound the share that does, q >= alpha^(1/clusters), and the mean is then at least q * d - (1 - q), because
+    the others change by -1 at worst.
 
     Args:
         difference: The mean change, from -1 to 1.
