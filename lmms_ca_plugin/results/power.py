@@ -12,6 +12,7 @@ import math
 from scipy.stats import norm
 
 from lmms_ca_plugin.errors import InputError
+from lmms_ca_plugin.results.statistics import PairedDifference
 
 POWER = 0.8
 
@@ -124,39 +125,29 @@ def detectable_difference(
     return _sum_of_quantiles(alpha, power, tasks) * sd * math.sqrt(effect / n)
 
 
-def samples_to_decide(
-    difference: float,
-    stderr: float,
-    n: int,
-    tolerance: float,
-    alpha: float = 0.05,
-    power: float = POWER,
-    tasks: int = 1,
-) -> int | None:
+def samples_to_decide(pair: PairedDifference, tolerance: float, alpha: float = 0.05, tasks: int = 1) -> int | None:
     """Computes how many documents would turn an unclear verdict into a clear one, the difference staying as it is.
 
-    Clear is either significant and beyond the tolerance, or a 90 % interval inside it.
+    Clear is either significant and beyond the tolerance, or a 90 % interval inside it; with a chance of `POWER`.
 
     Args:
-        difference: The observed difference, as a fraction.
-        stderr: Its clustered standard error.
-        n: The documents it rests on.
+        pair: The observed difference.
         tolerance: The difference that is tolerated, as a fraction.
         alpha: Level of the verdict.
-        power: Chance to be decided.
         tasks: Tasks in the comparison.
 
     Returns:
         The number of documents, or None where no number decides (a difference of exactly the tolerance).
 
     Raises:
-        InputError: `alpha`, `power` or `tasks` is out of its range.
+        InputError: `alpha` or `tasks` is out of its range.
     """
-    spare = abs(difference) - tolerance
-    if spare == 0 or not stderr > 0:
+    distance = abs(pair.difference)
+    if distance == tolerance or not pair.stderr > 0:
         return None
-    if spare > 0:
-        quantiles, distance = _sum_of_quantiles(alpha, power, tasks), abs(difference)
+    if distance > tolerance:
+        needed, reached = _sum_of_quantiles(alpha, POWER, tasks), distance / pair.stderr
     else:
-        quantiles, distance = float(norm.ppf(0.95) + norm.ppf(power)), -spare
-    return max(n + 1, math.ceil(n * (quantiles * stderr / distance) ** 2))
+        needed = float(norm.ppf(0.95) + norm.ppf(POWER))
+        reached = pair.t_at(pair.difference - (tolerance - distance))
+    return max(pair.n + 1, math.ceil(pair.n * (needed / reached) ** 2))

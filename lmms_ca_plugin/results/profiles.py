@@ -10,7 +10,7 @@ by document, with errors clustered by picture:
   zero the image tokens behind the last block changes nothing, since only the last text position is read there.
 * post: the block before the review block. No review block, no post block.
 * Bounds are one-sided at 95 %: the claim is that a drop is larger, so all of the 5 % belongs below the bound. Holm's
-  rule adjusts them over the fusion candidates, and on its own over the review candidates (`bounds.claims_above`).
+  rule adjusts them over the fusion candidates, and on its own over the review candidates (`claims.claims_above`).
 * A half of the pictures finds; the other half confirms, by the same rule over the found blocks alone. A picture's half
   is a digest of seed and picture, so that more documents move no picture to the other half. What is found but not
   confirmed is reported and left out.
@@ -34,7 +34,7 @@ import numpy as np
 
 from lmms_ca_plugin.errors import InputError
 from lmms_ca_plugin.layer_profile import LayerProfile
-from lmms_ca_plugin.results.bounds import Claim, claims_above
+from lmms_ca_plugin.results.claims import Claim, claims_above
 from lmms_ca_plugin.results.layer_scores import Flags, LayerScores, Variant
 from lmms_ca_plugin.results.statistics import Interval, PairedDifference, mean_interval, paired_difference
 

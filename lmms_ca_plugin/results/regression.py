@@ -224,7 +224,8 @@ def judge(pair: PairedDifference, p_holm: float, rules: Rules) -> str:
     """
     if p_holm < rules.alpha and abs(pair.difference) > rules.tolerance:
         return REGRESSED if pair.difference < 0 else IMPROVED
-    inside = pair.low90 >= -rules.tolerance and pair.high90 <= rules.tolerance
+    low, high = pair.interval(0.90)
+    inside = low >= -rules.tolerance and high <= rules.tolerance
     unchanged = not pair.improved and not pair.worsened  # how far that carries stands in a note
     return SAME if inside or unchanged else UNCLEAR
 
@@ -235,7 +236,7 @@ def _verdict(both: _Paired, p_holm: float, rules: Rules, tasks: int) -> TaskVerd
     verdict = judge(pair, p_holm, rules)
     decide = None
     if verdict == UNCLEAR:
-        decide = samples_to_decide(pair.difference, pair.stderr, pair.n, rules.tolerance, rules.alpha, tasks=tasks)
+        decide = samples_to_decide(pair, rules.tolerance, rules.alpha, tasks=tasks)
     left, right = both.before.documents.loc[list(both.common)], both.after.documents.loc[list(both.common)]
     changed = left.index[left[metric] != right[metric]]
     old, new = left.loc[changed], right.loc[changed]

@@ -98,7 +98,7 @@ def _task_json(task: TaskVerdict) -> dict[str, Any]:
         "difference": points(pair.difference),
         "stderr": points(pair.stderr),
         "ci95": [points(pair.low), points(pair.high)],
-        "ci90": [points(pair.low90), points(pair.high90)],
+        "ci90": [points(end) for end in pair.interval(0.90)],
         "bootstrap_ci95": [points(pair.bootstrap_low), points(pair.bootstrap_high)],
         "p_value": pair.p_value,
         "p_holm": task.p_holm,

@@ -5,6 +5,7 @@ Questions on one picture are not independent, so standard errors are clustered.
 
 Sources: clustered standard error, Miller 2024, "Adding Error Bars to Evals" (arXiv 2411.00640), equation 4, which the
 harness uses as well; exact McNemar test as in its textbook form (a binomial test on the discordant pairs).
+Intervals of differences are those of `bounds`; p-values those of the plain clustered t test.
 Scores are fractions from 0 to 1; whoever prints them multiplies by 100.
 """
 
@@ -18,6 +19,7 @@ import numpy.typing as npt
 from scipy import stats
 
 from lmms_ca_plugin.errors import InputError
+from lmms_ca_plugin.results.bounds import MeanChange
 
 Scores = npt.NDArray[np.float64]  # (documents,)
 
@@ -48,21 +50,14 @@ class McNemar:
 
 
 @dataclass(frozen=True)
-class PairedDifference:
-    """Candidate minus baseline over the same documents; intervals are cut to what a difference can be."""
+class PairedDifference(MeanChange):
+    """Candidate minus baseline over the same documents."""
 
-    difference: float
-    stderr: float
-    low: float
-    high: float
-    low90: float
-    high90: float
     bootstrap_low: float
     bootstrap_high: float
     p_value: float
     mcnemar: McNemar
     n: int
-    n_clusters: int
     improved: int
     worsened: int
 
@@ -209,34 +204,14 @@ def _pair(baseline: Sequence[float] | Scores, candidate: Sequence[float] | Score
     return before, after
 
 
-def lower_bound(difference: float, stderr: float, n_clusters: int, alpha: float) -> float:
-    """Computes a one-sided lower bound of a mean change.
-
-    It is the clustered t bound, with one degree of freedom less than there are clusters. Where every document changed
-    by the same amount d, by nothing for instance, the standard error is 0 and says nothing; as many clusters that all
-    showed d bound the share that does, q >= alpha^(1/clusters), and the mean is then at least q * d - (1 - q), because
-    the others change by -1 at worst.
-
-    Args:
-        difference: The mean change, from -1 to 1.
-        stderr: Its clustered standard error.
-        n_clusters: How many clusters it comes from.
-        alpha: Chance that the true mean lies below the bound.
-
-    Returns:
-        The bound, from -1 to 1; NaN for fewer than 2 clusters.
-    """
-    if n_clusters < 2:
-        return float("nan")
-    if stderr == 0:
-        return float(alpha ** (1 / n_clusters) * (1 + difference) - 1)
-    return max(-1.0, difference - float(stats.t.isf(alpha, n_clusters - 1)) * stderr)
-
-
-def _interval(difference: float, stderr: float, n_clusters: int, level: float) -> tuple[float, float]:
-    """Both ends of a mean change's interval: one-sided bounds at half the alpha each."""
-    alpha = (1 - level) / 2
-    return lower_bound(difference, stderr, n_clusters, alpha), -lower_bound(-difference, stderr, n_clusters, alpha)
+def _step(change: Scores, codes: npt.NDArray[np.int64], n_clusters: int) -> float:
+    """What one more changed cluster would move the mean by: the rule of `bounds`."""
+    if not change.any():
+        return 1 / n_clusters
+    sums = np.bincount(codes, weights=change)  # (clusters,)
+    moved = sums[sums != 0]
+    typical = float(np.sqrt((moved**2).mean())) if moved.size else 0.0
+    return max(1.0, typical) / change.size
 
 
 def _p_value(difference: float, stderr: float, n_clusters: int) -> float:
@@ -269,32 +244,28 @@ def paired_difference(
         resamples: Of the bootstrap; 0 leaves its interval NaN.
 
     Returns:
-        The difference with its standard error, 95 % and 90 % intervals (`lower_bound`), bootstrap interval, clustered
-        paired t test, exact McNemar test and counts. In the scores' unit.
+        The difference with its standard error, what its intervals rest on, bootstrap interval, clustered paired t
+        test, exact McNemar test and counts. In the scores' unit.
 
     Raises:
         InputError: Scores that are not finite, or unequal lengths.
     """
     before, after = _pair(baseline, candidate)
     change = after - before
-    _, n_clusters = _codes(clusters, change.size)
+    codes, n_clusters = _codes(clusters, change.size)
     mean = float(change.mean())
     stderr = clustered_stderr(change, clusters) if n_clusters > 1 else float("nan")
-    (low, high), (low90, high90) = (_interval(mean, stderr, n_clusters, level) for level in (0.95, 0.90))
     drawn = bootstrap_interval(change, clusters, seed, resamples) if resamples else (float("nan"), float("nan"))
     return PairedDifference(
         difference=mean,
         stderr=stderr,
-        low=low,
-        high=high,
-        low90=low90,
-        high90=high90,
+        step=_step(change, codes, n_clusters),
+        n_clusters=n_clusters,
         bootstrap_low=drawn[0],
         bootstrap_high=drawn[1],
         p_value=_p_value(mean, stderr, n_clusters),
         mcnemar=mcnemar_exact(before, after),
         n=change.size,
-        n_clusters=n_clusters,
         improved=int((change > 0).sum()),
         worsened=int((change < 0).sum()),
     )

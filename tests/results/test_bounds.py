@@ -1,6 +1,7 @@
-"""Bounds and adjusted claims against scipy, against brute force, and against each other."""
+"""Bounds of few changes: against exact coverage, against the t bound, and against what they say they are."""
 
-from itertools import combinations
+import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -8,112 +9,82 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from lmms_ca_plugin.errors import InputError
-from lmms_ca_plugin.results.bounds import claims_above, p_above
-from lmms_ca_plugin.results.statistics import lower_bound, paired_difference
+from lmms_ca_plugin.results.bounds import MeanChange
+from lmms_ca_plugin.results.statistics import paired_difference
 
-RNG = np.random.default_rng(11)
-AFTER = RNG.random(90)
-BEFORE = np.clip(AFTER - 0.2 + 0.5 * RNG.normal(size=90), 0, 1)
+N = 500
 
 
-def pair(before, after, clusters=None):
-    return paired_difference(before, after, range(len(before)) if clusters is None else clusters, resamples=0)
+def lost(documents, n=N):
+    return paired_difference([1] * n, [0] * documents + [1] * (n - documents), range(n), resamples=0)
 
 
-def lower(found, alpha):
-    return lower_bound(found.difference, found.stderr, found.n_clusters, alpha)
+def test_it_is_the_t_bound_of_so_many_more_pictures():
+    # alpha for which t = 2: four pictures more of those that changed, each of which lost both its documents
+    changes = np.array([-1.0] * 6 + [0.0] * 94)
+    found = paired_difference([1] * 100, 1 + changes, np.arange(100) // 2, resamples=0)
+    expected = found.difference - 2 * math.sqrt(found.stderr**2 + 4 * (2 / 100) ** 2)
+    assert found.lower_bound(float(stats.t.sf(2, 49))) == pytest.approx(expected, rel=1e-12)
 
 
-def loss(shares, n=200, seed=0):
-    """Claims that differ by their shares of documents gained, the rest unchanged."""
-    generator = np.random.default_rng(seed)
-    return {i: [pair(np.zeros(n), (generator.random(n) < share).astype(float))] for i, share in enumerate(shares)}
+def test_the_next_change_may_be_a_whole_document():
+    small = paired_difference([1.0] * 50, [0.7] * 4 + [1.0] * 46, range(50), resamples=0)
+    none = paired_difference([1.0] * 50, [1.0] * 50, np.arange(50) // 2, resamples=0)
+    cancelled = paired_difference([1.0, 0.0] * 25, [0.0, 1.0] + [1.0, 0.0] * 24, np.arange(50) // 2, resamples=0)
+    assert (small.step, none.step, cancelled.step) == (1 / 50, 1 / 25, 1 / 50)
 
 
-@pytest.mark.parametrize("margin", [0.0, 0.05, 0.4])
-def test_p_value_and_bounds_are_scipys_where_nothing_clusters(margin):
-    found = pair(BEFORE, AFTER)
-    reference = stats.ttest_1samp(AFTER - BEFORE, margin, alternative="greater")
-    assert p_above(found, margin) == pytest.approx(reference.pvalue, rel=1e-12)
-    assert lower(found, 0.05) == pytest.approx(reference.confidence_interval(0.95).low, rel=1e-12)
-    two_sided = stats.ttest_1samp(AFTER - BEFORE, 0).confidence_interval(0.9)
-    assert (found.low90, found.high90) == pytest.approx(tuple(two_sided), rel=1e-12)
+def test_equal_changes_stretch_it_by_how_many_there_are():
+    found = lost(8, n=4000)
+    plain = stats.t.isf(0.025, 3999) * found.stderr
+    stretched = math.sqrt(1 + stats.t.isf(0.025, 3999) ** 2 / 8)
+    assert found.difference - found.low == pytest.approx(plain * stretched, rel=1e-3)
 
 
-def test_equal_documents_of_a_cluster_count_once():
-    fours = np.repeat(range(90), 4).tolist()
-    together = pair(np.repeat(BEFORE, 4), np.repeat(AFTER, 4), fours)
-    assert lower(together, 0.05) == pytest.approx(lower(pair(BEFORE, AFTER), 0.05), abs=2e-3)
+def misses(bound, shares):
+    """Exact chance that an upper bound on a share of documents lost, from 500 of them, lies below the true share."""
+    uppers = np.array([bound(lost(k)) for k in range(N + 1)])
+    return np.array([stats.binom.pmf(np.flatnonzero(uppers < share), N, share).sum() for share in shares])
 
 
-@pytest.mark.parametrize(("before", "after"), [(0.0, 1.0), (0.5, 0.5), (0.2, 0.7), (1.0, 0.0)])
-def test_a_uniform_change_is_bounded_by_how_many_showed_it(before, after):
-    # the least favourable truth: a share q changes by d and the rest by -1; all of n clusters show d with chance q^n
-    n, d = 30, after - before
-    found = pair([before] * n, [after] * n)
-    q = (lower(found, 0.05) + 1) / (1 + d) if d > -1 else 1
-    assert q**n == pytest.approx(0.05 if d > -1 else 1)
-    low, high = found.low, found.high
-    assert low < d < high or (d in (-1, 1) and low <= d <= high)
-    assert (low <= 0 <= high) == (found.p_value >= 0.05)
-    if d == 0:
-        assert low == -high
-    if (before, after) == (0, 1):
-        # nothing but gains and losses: 2 q - 1 with the exact binomial bound on q
-        exact = stats.binomtest(n, n, alternative="greater").proportion_ci(0.95).low
-        assert lower(found, 0.05) == pytest.approx(2 * exact - 1)
+def test_it_covers_where_few_documents_changed():
+    shares = np.linspace(0.0005, 0.06, 240)
+
+    def plain(found):
+        half = stats.t.isf(0.025, N - 1) * found.stderr
+        return half - found.difference if found.stderr else 1 - 0.025 ** (1 / N)  # exact where nothing changed
+
+    ours = misses(lambda found: -found.low, shares)
+    assert 0.025 < ours.max() < 0.041  # 0.025 is asked for
+    assert misses(plain, shares).max() > 0.15
 
 
-@given(
-    st.lists(st.tuples(st.sampled_from([0, 0.3, 1]), st.sampled_from([0, 0.3, 1])), min_size=4, max_size=30),
-    st.sampled_from([0.0, 0.05, 0.5]),
-    st.sampled_from([0.01, 0.05, 0.3]),
-)
-def test_p_value_and_bound_say_the_same(rows, margin, alpha):
-    found = pair(*zip(*rows, strict=True))
-    p_value, low = p_above(found, margin), lower(found, alpha)
-    if abs(p_value - alpha) > 1e-9:
-        assert (p_value < alpha) == (low > margin)
-    assert -1 <= low <= found.difference + 1e-12
+def test_one_change_leaves_more_open_than_none():
+    ends = [lost(documents).low for documents in range(0, 30)]
+    assert all(later < earlier for earlier, later in pairwise(ends))
+    assert ends[0] == pytest.approx(0.025 ** (1 / N) - 1, rel=0.07)  # the exact bound of no event
+    assert [lost(documents).high > 0 for documents in (1, 6, 7, 30)] == [True, True, False, False]
 
 
-def test_claims_are_those_of_the_closed_bonferroni_test():
-    # brute force: a claim holds if every set of claims it belongs to has a p-value below alpha by the set's size
-    seen = set()
-    for seed in range(40):
-        claims = loss(np.random.default_rng(seed).choice([0.02, 0.06, 0.08, 0.09, 0.1, 0.11, 0.3], 5), seed=seed)
-        p_values = [p_above(claims[i][0], 0.05) for i in range(5)]
-        sets = [s for size in range(1, 6) for s in combinations(range(5), size)]
-        passed = {s for s in sets if min(p_values[i] for i in s) < 0.05 / len(s)}
-        expected = [all(s in passed for s in sets if i in s) for i in range(5)]
-        found = claims_above(claims, 0.05, 0.05)
-        assert [claim.holds for claim in found.values()] == expected
-        assert [claim.low > 0.05 for claim in found.values()] == expected
-        seen |= {sum(expected)}
-    assert len(seen) > 3  # none, some and many
+def test_where_much_changed_it_is_the_t_bound():
+    generator = np.random.default_rng(2)
+    before, after = generator.random(20_000), generator.random(20_000)
+    found = paired_difference(before, after, range(20_000), resamples=0)
+    reference = stats.ttest_rel(after, before).confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx(tuple(reference), rel=5e-3)
 
 
-def test_a_claim_behind_a_failed_step_is_not_bounded_above_the_margin():
-    # alone the last would hold (its step's level is alpha), but the one before it fails at alpha / 2
-    claims = {gained: [pair([0] * 400, [1] * gained + [0] * (400 - gained))] for gained in (29, 160, 30)}
-    found = claims_above(claims, 0.05, 0.05)
-    assert {gained: claim.holds for gained, claim in found.items()} == {29: False, 160: True, 30: False}
-    assert p_above(claims[29][0], 0.05) < 0.05 < lower(claims[29][0], 0.05)
-    assert found[29].low == 0.05 and found[30].low < 0.05
+@given(st.floats(-1, 1), st.floats(0, 1), st.floats(1e-4, 0.5), st.integers(2, 3000), st.floats(1e-4, 0.4))
+def test_bound_and_t_are_each_others_inverse(difference, stderr, step, n_clusters, alpha):
+    change = MeanChange(difference, stderr, step, n_clusters)
+    bound, t = change.lower_bound(alpha), float(stats.t.isf(alpha, n_clusters - 1))
+    assert -1 <= bound <= difference
+    if -1 < bound < difference - 1e-6:
+        assert change.t_at(bound) == pytest.approx(t, rel=1e-6)
+        assert change.t_at(2 * difference - bound) == pytest.approx(-t, rel=1e-6)
+    assert change.t_at(difference) == 0
 
 
-def test_a_claim_of_two_needs_both():
-    # each alone is above the margin at alpha: no adjustment inside a claim
-    (strong,), (weak,) = loss([0.3, 0.1], n=400, seed=4).values()
-    (none,) = loss([0.04], n=400, seed=4)[0]
-    both = claims_above({0: [strong, weak]}, 0.05, 0.05)[0]
-    assert both.holds and both.difference == weak.difference
-    assert both.p_holm == p_above(weak, 0.05) and both.low == lower(weak, 0.05)
-    assert not claims_above({0: [strong, none]}, 0.05, 0.05)[0].holds
-
-
-def test_no_claims_and_too_few_clusters():
-    assert claims_above({}, 0.05, 0.05) == {}
-    with pytest.raises(InputError, match="Claim 7 rests on fewer than 2 clusters"):
-        claims_above({7: [pair([0, 0], [1, 1], ["a", "a"])]}, 0.05, 0.05)
+def test_a_single_picture_bounds_nothing():
+    found = paired_difference([1, 0], [0, 0], ["a", "a"], resamples=0)
+    assert all(map(math.isnan, (found.low, found.high, found.lower_bound(0.05))))

@@ -1,8 +1,9 @@
-"""The gate's false alarms and finds, on fewer pairs of runs than the documented table."""
+"""How often the gate and the intervals are wrong, on fewer pairs of runs than the documented tables."""
 
 import numpy as np
 import pytest
 from simulate_checkpoints import CORRELATION, changes, rates
+from simulate_intervals import misses
 
 
 @pytest.mark.parametrize(("tasks", "pairs"), [(1, 300), (6, 40)])
@@ -23,3 +24,16 @@ def test_ignoring_the_clusters_would_raise_false_alarms():
     drawn = np.array([changes(generator, 2000, 4, 0.15, 0.0) for _ in range(400)])  # (runs, documents)
     naive = drawn.std(axis=1, ddof=1) / np.sqrt(2000)
     assert np.std(drawn.mean(axis=1)) == pytest.approx(np.sqrt(1 + 3 * CORRELATION) * naive.mean(), rel=0.1)
+
+
+@pytest.mark.parametrize("size", [1, 4])
+def test_intervals_of_few_changes_hold_where_t_intervals_do_not(size):
+    found = misses(500, n=500, size=size, flips=0.006, loss=0.006)
+    assert found.t_too_high > 0.12
+    assert found.ours_too_high + found.ours_too_low < 0.05
+
+
+def test_intervals_of_many_changes_are_hardly_wider():
+    found = misses(300, n=2000, size=1, flips=0.15, loss=0.0)
+    assert 1 < found.width < 1.02
+    assert 0.01 < found.ours_too_high + found.ours_too_low < 0.08

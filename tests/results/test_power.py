@@ -5,6 +5,7 @@ import pytest
 from scipy import stats
 
 from lmms_ca_plugin.errors import InputError
+from lmms_ca_plugin.results.bounds import MeanChange
 from lmms_ca_plugin.results.power import (
     change_sd,
     design_effect,
@@ -12,6 +13,7 @@ from lmms_ca_plugin.results.power import (
     samples_needed,
     samples_to_decide,
 )
+from lmms_ca_plugin.results.statistics import paired_difference
 
 
 def test_a_textbook_number():
@@ -41,19 +43,33 @@ def test_clusters_and_tasks_cost_samples():
     assert samples_needed(-0.02, 0.4) == plain
 
 
+def observed(lost, won, n):
+    return paired_difference([1] * lost + [0] * (n - lost), [0] * lost + [1] * won + [0] * (n - lost - won), range(n))
+
+
 def test_an_unclear_loss_needs_enough_to_be_significant():
-    n = samples_to_decide(-0.02, 0.0125, 1000, tolerance=0.01)
-    assert n == samples_needed(0.02, 0.0125 * np.sqrt(1000))
+    pair = observed(60, 40, 1000)
+    assert samples_to_decide(pair, tolerance=0.01) == samples_needed(0.02, pair.stderr * np.sqrt(1000))
 
 
 def test_an_unclear_sameness_needs_enough_to_fit_the_tolerance():
-    n = samples_to_decide(0.0, 0.01, 1000, tolerance=0.01)
-    assert n == pytest.approx(1000 * (1.6449 + 0.8416) ** 2, rel=1e-3)
+    pair = observed(100, 100, 1000)
+    plain = 1000 * ((1.6449 + 0.8416) * pair.stderr / 0.01) ** 2
+    assert plain < samples_to_decide(pair, tolerance=0.01) < 1.05 * plain
+
+
+def test_so_many_more_of_the_same_are_the_same():
+    # the observed mix, as often as is asked for: the interval fits, and hardly sooner
+    pair = observed(3, 2, 200)
+    n = samples_to_decide(pair, tolerance=0.01)
+    needed = stats.norm.ppf(0.95) + stats.norm.ppf(0.8)
+    more = MeanChange(pair.difference, pair.stderr * np.sqrt(200 / n), pair.step * 200 / n, n)
+    assert more.lower_bound(float(stats.norm.sf(needed))) == pytest.approx(-0.01, rel=0.02)
 
 
 def test_at_the_tolerance_no_number_decides():
-    assert samples_to_decide(-0.01, 0.01, 100, tolerance=0.01) is None
-    assert samples_to_decide(0.0, 0.01, 100, tolerance=0.0) is None
+    assert samples_to_decide(observed(2, 1, 100), tolerance=0.01) is None
+    assert samples_to_decide(observed(1, 1, 100), tolerance=0.0) is None
 
 
 @pytest.mark.parametrize(
