@@ -2,7 +2,8 @@
 
 Sources: Holm 1979 for many claims at once; Berger 1982, "Multiparameter Hypothesis Testing and Acceptance Sampling"
 (Technometrics 24), for a claim that several differences all lie above a margin: it holds at alpha if each does.
-Rule: bounds are those of `bounds.MeanChange`. A bound at 95 % is one-sided: all of alpha = 0.05 lies below it.
+Rule: bounds and p-values are those of `bounds.MeanChange`. A bound at 95 % is one-sided: all of alpha = 0.05 lies below
+it.
 Differences are fractions from -1 to 1.
 """
 
@@ -10,8 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-
-from scipy import stats
 
 from lmms_ca_plugin.errors import InputError
 from lmms_ca_plugin.results.multiplicity import holm
@@ -37,19 +36,6 @@ class Claim:
     holds: bool
 
 
-def p_above(pair: PairedDifference, margin: float) -> float:
-    """Tests a difference against a margin.
-
-    Args:
-        pair: The difference; from at least 2 clusters.
-        margin: What it is to lie above.
-
-    Returns:
-        The one-sided p-value: below alpha exactly if the lower bound at alpha lies above the margin.
-    """
-    return float(stats.t.sf(pair.t_at(margin), pair.n_clusters - 1))
-
-
 def claims_above(claims: Mapping[int, Sequence[PairedDifference]], margin: float, alpha: float) -> dict[int, Claim]:
     """Finds the claims all of whose differences lie above a margin, with a chance below alpha that any is false.
 
@@ -67,7 +53,7 @@ def claims_above(claims: Mapping[int, Sequence[PairedDifference]], margin: float
     for number, pairs in claims.items():
         if any(pair.n_clusters < 2 for pair in pairs):
             raise InputError(f"Claim {number} rests on fewer than 2 clusters: there is no standard error.")
-    p_values = {number: max(p_above(pair, margin) for pair in pairs) for number, pairs in claims.items()}
+    p_values = {number: max(pair.p_above(margin) for pair in pairs) for number, pairs in claims.items()}
     adjusted = holm({str(number): p_value for number, p_value in p_values.items()})
     found: dict[int, Claim] = {}
     for rank, number in enumerate(sorted(p_values, key=p_values.__getitem__)):

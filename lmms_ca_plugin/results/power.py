@@ -149,5 +149,5 @@ def samples_to_decide(pair: PairedDifference, tolerance: float, alpha: float = 0
         needed, reached = _sum_of_quantiles(alpha, POWER, tasks), distance / pair.stderr
     else:
         needed = float(norm.ppf(0.95) + norm.ppf(POWER))
-        reached = pair.t_at(pair.difference - (tolerance - distance))
+        reached = abs(pair.t_at(math.copysign(tolerance, pair.difference)))
     return max(pair.n + 1, math.ceil(pair.n * (needed / reached) ** 2))

@@ -5,7 +5,7 @@ Questions on one picture are not independent, so standard errors are clustered.
 
 Sources: clustered standard error, Miller 2024, "Adding Error Bars to Evals" (arXiv 2411.00640), equation 4, which the
 harness uses as well; exact McNemar test as in its textbook form (a binomial test on the discordant pairs).
-Intervals of differences are those of `bounds`; p-values those of the plain clustered t test.
+Intervals and p-values of differences are those of `bounds`.
 Scores are fractions from 0 to 1; whoever prints them multiplies by 100.
 """
 
@@ -55,7 +55,6 @@ class PairedDifference(MeanChange):
 
     bootstrap_low: float
     bootstrap_high: float
-    p_value: float
     mcnemar: McNemar
     n: int
     improved: int
@@ -110,10 +109,10 @@ def clustered_stderr(scores: Sequence[float] | Scores, clusters: Sequence[Hashab
 
 
 def mean_interval(scores: Sequence[float] | Scores, clusters: Sequence[Hashable], level: float = 0.95) -> Interval:
-    """Computes a mean score with its clustered t interval, cut to what a score can be.
+    """Computes a mean score with its clustered interval.
 
-    Where every document scores 0, or every one 1, the standard error is 0 and says nothing; the interval is then the
-    exact binomial one of as many clusters.
+    It is Wilson's score interval (1927) of as many right or wrong answers as have the same mean and standard error,
+    with t in place of z; where every document scores 0, or every one 1, of as many as there are clusters.
 
     Args:
         scores: (documents,) scores from 0 to 1.
@@ -130,11 +129,10 @@ def mean_interval(scores: Sequence[float] | Scores, clusters: Sequence[Hashable]
     _, n_clusters = _codes(clusters, values.size)
     mean = float(values.mean())
     stderr = clustered_stderr(values, clusters) if n_clusters > 1 else float("nan")
-    half = float(stats.t.isf((1 - level) / 2, n_clusters - 1)) * stderr
-    low, high = (float(np.clip(end, 0, 1)) for end in (mean - half, mean + half))
-    if stderr == 0 and mean in (0, 1):
-        exact = stats.binomtest(int(mean) * n_clusters, n_clusters).proportion_ci(level, "exact")
-        low, high = float(exact.low), float(exact.high)
+    t = float(stats.t.isf((1 - level) / 2, n_clusters - 1))
+    answer = stderr**2 / (mean * (1 - mean)) if 0 < mean < 1 else 1 / n_clusters  # its share in the mean
+    centre, half = mean + t**2 * answer / 2, t * float(np.hypot(stderr, t * answer / 2))
+    low, high = (float(np.clip(end / (1 + t**2 * answer), 0, 1)) for end in (centre - half, centre + half))
     return Interval(mean, stderr, low, high, values.size, n_clusters)
 
 
@@ -204,27 +202,11 @@ def _pair(baseline: Sequence[float] | Scores, candidate: Sequence[float] | Score
     return before, after
 
 
-def _step(change: Scores, codes: npt.NDArray[np.int64], n_clusters: int) -> float:
-    """What one more changed cluster would move the mean by: the rule of `bounds`."""
-    if not change.any():
-        return 1 / n_clusters
+def _answers(change: Scores, codes: npt.NDArray[np.int64], n_clusters: int) -> float:
+    """How many right or wrong answers a table has whose changes move the mean as far as these: the rule of `bounds`."""
     sums = np.bincount(codes, weights=change)  # (clusters,)
     moved = sums[sums != 0]
-    typical = float(np.sqrt((moved**2).mean())) if moved.size else 0.0
-    return max(1.0, typical) / change.size
-
-
-def _p_value(difference: float, stderr: float, n_clusters: int) -> float:
-    """Two-sided p-value of the clustered paired t test."""
-    if difference == 0:
-        return 1.0
-    if n_clusters < 2:
-        return float("nan")
-    if stderr == 0:
-        # every document moved by the same amount: t is infinite, but the exact sign-flip test of so many clusters
-        # gives no smaller p-value than this
-        return float(2.0 ** (1 - n_clusters))
-    return float(2 * stats.t.sf(abs(difference) / stderr, n_clusters - 1))
+    return float(change.size / np.sqrt((moved**2).mean())) if moved.size else float(n_clusters)
 
 
 def paired_difference(
@@ -244,8 +226,8 @@ def paired_difference(
         resamples: Of the bootstrap; 0 leaves its interval NaN.
 
     Returns:
-        The difference with its standard error, what its intervals rest on, bootstrap interval, clustered paired t
-        test, exact McNemar test and counts. In the scores' unit.
+        The difference with its standard error, interval and p-value, bootstrap interval, exact McNemar test and counts.
+        In the scores' unit.
 
     Raises:
         InputError: Scores that are not finite, or unequal lengths.
@@ -259,11 +241,10 @@ def paired_difference(
     return PairedDifference(
         difference=mean,
         stderr=stderr,
-        step=_step(change, codes, n_clusters),
+        answers=_answers(change, codes, n_clusters),
         n_clusters=n_clusters,
         bootstrap_low=drawn[0],
         bootstrap_high=drawn[1],
-        p_value=_p_value(mean, stderr, n_clusters),
         mcnemar=mcnemar_exact(before, after),
         n=change.size,
         improved=int((change > 0).sum()),

@@ -71,8 +71,8 @@ def _cell(row: Row | None) -> str:
     score = _number(row, "score") if row else None
     if row is None or score is None:
         return ""
-    stderr, low, high = _number(row, "stderr"), _number(row, "ci95_low"), _number(row, "ci95_high")
-    spread = f" ± {(high - low) / 2:.1f}" if stderr and low is not None and high is not None else ""
+    low, high = _number(row, "ci95_low"), _number(row, "ci95_high")
+    spread = f" ± {(high - low) / 2:.1f}" if low is not None and high is not None else ""
     p_holm = _number(row, "p_holm")
     return f"{score:.2f}{spread}{_MARK if p_holm is not None and p_holm < 0.05 else ''}"
 

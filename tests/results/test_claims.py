@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from lmms_ca_plugin.errors import InputError
-from lmms_ca_plugin.results.claims import claims_above, p_above
+from lmms_ca_plugin.results.claims import claims_above
 from lmms_ca_plugin.results.statistics import paired_difference
 
 RNG = np.random.default_rng(11)
@@ -33,13 +33,13 @@ def test_the_p_value_is_nearly_scipys_where_nothing_clusters_and_much_changed(di
     found = pair(before, after)
     margin = found.difference - distance * found.stderr
     reference = stats.ttest_1samp(after - before, margin, alternative="greater")
-    assert p_above(found, margin) == pytest.approx(reference.pvalue, rel=0.03)
+    assert found.p_above(margin) == pytest.approx(reference.pvalue, rel=0.03)
 
 
 def test_equal_documents_of_a_cluster_count_once():
     right, wrong = (BEFORE > 0.4).astype(float), (AFTER > 0.4).astype(float)
     together = pair(np.repeat(right, 4), np.repeat(wrong, 4), np.repeat(range(90), 4).tolist())
-    assert together.step == pair(right, wrong).step
+    assert together.answers == pair(right, wrong).answers
     assert together.lower_bound(0.05) == pytest.approx(pair(right, wrong).lower_bound(0.05), abs=2e-3)
 
 
@@ -50,7 +50,7 @@ def test_equal_documents_of_a_cluster_count_once():
 )
 def test_p_value_and_bound_say_the_same(rows, margin, alpha):
     found = pair(*zip(*rows, strict=True))
-    p_value, low = p_above(found, margin), found.lower_bound(alpha)
+    p_value, low = found.p_above(margin), found.lower_bound(alpha)
     if abs(p_value - alpha) > 1e-9:
         assert (p_value < alpha) == (low > margin)
     assert -1 <= low <= found.difference + 1e-12
@@ -61,7 +61,7 @@ def test_claims_are_those_of_the_closed_bonferroni_test():
     seen = set()
     for seed in range(40):
         claims = loss(np.random.default_rng(seed).choice([0.02, 0.06, 0.08, 0.09, 0.1, 0.11, 0.3], 5), seed=seed)
-        p_values = [p_above(claims[i][0], 0.05) for i in range(5)]
+        p_values = [claims[i][0].p_above(0.05) for i in range(5)]
         sets = [s for size in range(1, 6) for s in combinations(range(5), size)]
         passed = {s for s in sets if min(p_values[i] for i in s) < 0.05 / len(s)}
         expected = [all(s in passed for s in sets if i in s) for i in range(5)]
@@ -74,11 +74,11 @@ def test_claims_are_those_of_the_closed_bonferroni_test():
 
 def test_a_claim_behind_a_failed_step_is_not_bounded_above_the_margin():
     # alone the last would hold (its step's level is alpha), but the one before it fails at alpha / 2
-    claims = {gained: [pair([0] * 400, [1] * gained + [0] * (400 - gained))] for gained in (29, 160, 30)}
+    claims = {gained: [pair([0] * 1600, [1] * gained + [0] * (1600 - gained))] for gained in (95, 640, 96)}
     found = claims_above(claims, 0.05, 0.05)
-    assert {gained: claim.holds for gained, claim in found.items()} == {29: False, 160: True, 30: False}
-    assert p_above(claims[29][0], 0.05) < 0.05 < claims[29][0].lower_bound(0.05)
-    assert found[29].low == 0.05 and found[30].low < 0.05
+    assert {gained: claim.holds for gained, claim in found.items()} == {95: False, 640: True, 96: False}
+    assert claims[95][0].p_above(0.05) < 0.05 < claims[95][0].lower_bound(0.05)
+    assert found[95].low == 0.05 and found[96].low < 0.05
 
 
 def test_a_claim_of_two_needs_both():
@@ -87,7 +87,7 @@ def test_a_claim_of_two_needs_both():
     (none,) = loss([0.04], n=400, seed=4)[0]
     both = claims_above({0: [strong, weak]}, 0.05, 0.05)[0]
     assert both.holds and both.difference == weak.difference
-    assert both.p_holm == p_above(weak, 0.05) and both.low == weak.lower_bound(0.05)
+    assert both.p_holm == weak.p_above(0.05) and both.low == weak.lower_bound(0.05)
     assert not claims_above({0: [strong, none]}, 0.05, 0.05)[0].holds
 
 

@@ -63,7 +63,7 @@ def test_so_many_more_of_the_same_are_the_same():
     pair = observed(3, 2, 200)
     n = samples_to_decide(pair, tolerance=0.01)
     needed = stats.norm.ppf(0.95) + stats.norm.ppf(0.8)
-    more = MeanChange(pair.difference, pair.stderr * np.sqrt(200 / n), pair.step * 200 / n, n)
+    more = MeanChange(pair.difference, pair.stderr * np.sqrt(200 / n), pair.answers * n / 200, n)
     assert more.lower_bound(float(stats.norm.sf(needed))) == pytest.approx(-0.01, rel=0.02)
 
 

@@ -46,7 +46,7 @@ def blocks_of(profile):
 
 # ---- the rule, written a second time -------------------------------------------------------------------------------
 def naive_p_value(differences, clusters):
-    """One-sided test against 5 points, by the double sum over all pairs of documents and a search for the bound's t."""
+    """One-sided test against 5 points, by the double sum over all pairs of documents and a search for the table."""
     n, residuals = len(differences), differences - differences.mean()
     together = clusters[:, None] == clusters[None]
     own = np.eye(n, dtype=bool)
@@ -54,12 +54,15 @@ def naive_p_value(differences, clusters):
     variance = product[own].sum() / (n * (n - 1)) + product[together & ~own].sum() / n**2
     count, mean = len(set(clusters)), differences.mean()
     moved = [total for total in (differences[clusters == cluster].sum() for cluster in set(clusters)) if total]
-    step = max(1, np.sqrt(np.mean(np.square(moved)))) / n if moved else 1 / count
+    answers = n / np.sqrt(np.mean(np.square(moved))) if moved else count
+    changed = max(answers**2 * variance + answers * mean**2, answers * abs(mean))
+    gained, lost = (changed + answers * mean) / 2, (changed - answers * mean) / 2
 
-    def bound(t):
-        return mean - t * np.sqrt(variance + t**2 * step**2) - 0.05
+    def likelihood_slope(q):  # of a share q lost and q + 0.05 gained
+        return gained / (q + 0.05) + lost / q - 2 * (answers - changed) / (0.95 - 2 * q)
 
-    return stats.t.sf(brentq(bound, -1000, 1000), count - 1)
+    q = brentq(likelihood_slope, 1e-15, 0.475 - 1e-15) if likelihood_slope(1e-15) > 0 else 0
+    return stats.t.sf((mean - 0.05) / np.sqrt((2 * q + 0.05 - 0.05**2) / answers), count - 1)
 
 
 def naive_claims(p_values):
@@ -182,7 +185,7 @@ def test_curves_stand_beside_it():
         assert at.zero.low < at.zero.drop < at.zero.high
         if drop.any():
             interval = stats.ttest_1samp(drop, 0).confidence_interval(0.95)
-            assert (at.zero.low, at.zero.high) == pytest.approx(tuple(interval), abs=2e-3)
+            assert (at.zero.low, at.zero.high) == pytest.approx(tuple(interval), abs=4e-3)
         assert at.zero.runaway.mean == pytest.approx((zero.scores == 0).mean())
     assert found.calibration.runaway.mean == 0 < found.calibration.runaway.high
     assert profile_of(sweep(PLANTED)).curves[0].knockout is None

@@ -71,16 +71,14 @@ def test_real_systems_in_pairs(name, pair):
         assert bootstrap_interval(after - before, range(len(table))) == pytest.approx(interval, abs=1e-9)
 
 
-def test_p_value_is_scipys_where_nothing_clusters_and_intervals_reach_a_little_further():
+def test_p_value_is_scipys_where_nothing_clusters_and_intervals_are_nearly():
     found = paired_difference(BEFORE, AFTER, ALONE)
     reference = stats.ttest_rel(AFTER, BEFORE)
     assert found.p_value == pytest.approx(reference.pvalue, rel=1e-12)
     for level in (0.95, 0.90):
-        low, high = found.interval(level)
         plain = reference.confidence_interval(level)
-        assert 1 < (high - low) / (plain.high - plain.low) < 1.1
-        assert level == 0.90 or (low, high) == (found.low, found.high)
-        assert low + high == pytest.approx(plain.low + plain.high)
+        assert found.interval(level) == pytest.approx((plain.low, plain.high), abs=0.1 * (plain.high - plain.low))
+    assert found.interval(0.95) == (found.low, found.high)
 
 
 def test_bootstrap_agrees_with_scipys_and_is_seeded():
@@ -126,10 +124,30 @@ def test_clustered_error_is_never_negative_or_nan(rows):
     assert clustered_stderr(scores, clusters) >= 0
 
 
-def test_an_interval_stays_within_what_a_score_can_be():
-    found = mean_interval([1] * 29 + [0], range(30))
-    assert found.high == 1
-    assert found.low < found.mean < 1
+@pytest.mark.parametrize(("right", "n"), [(0, 30), (29, 30), (30, 30), (1, 500), (200, 500)])
+def test_a_mean_of_right_and_wrong_has_wilsons_interval(right, n):
+    level = 1 - 2 * stats.t.sf(stats.norm.ppf(0.975), n - 1)  # at which t is the normal quantile of 95 %
+    found = mean_interval([1] * right + [0] * (n - right), range(n), level)
+    wilson = stats.binomtest(right, n).proportion_ci(0.95, "wilson")
+    assert (found.low, found.high) == pytest.approx((wilson.low, wilson.high), abs=0.3 / n)  # n - 1 in the variance
+    assert 0 <= found.low <= found.mean <= found.high <= 1
+
+
+def test_an_interval_covers_where_few_answers_are_wrong():
+    n, shares = 500, np.linspace(0.0005, 0.06, 240)
+    found = [mean_interval([0] * wrong + [1] * (n - wrong), range(n)) for wrong in range(81)]
+
+    def misses(lows):
+        return max(stats.binom.pmf(np.flatnonzero(lows > 1 - share), n, share).sum() for share in shares)
+
+    assert misses(np.array([i.low for i in found])) < 0.035  # 0.025 is asked for
+    assert misses(np.array([i.mean - stats.t.isf(0.025, n - 1) * i.stderr for i in found])) > 0.15
+
+
+def test_where_scores_vary_much_the_interval_is_the_t_interval():
+    found = mean_interval(BEFORE, FOURS)
+    half = stats.t.isf(0.025, 99) * found.stderr
+    assert (found.low, found.high) == pytest.approx((found.mean - half, found.mean + half), abs=0.05 * half)
 
 
 @pytest.mark.parametrize(("fixed", "broken"), [(0, 0), (1, 0), (5, 5), (3, 12), (40, 70)])
@@ -146,18 +164,15 @@ def test_no_change_is_no_difference():
     found = paired_difference(BEFORE, BEFORE, FOURS)
     assert (found.difference, found.p_value, found.improved, found.worsened) == (0, 1, 0, 0)
     assert (found.bootstrap_low, found.bootstrap_high) == (0, 0)
-    assert found.high == -found.low == pytest.approx(stats.t.isf(0.025, 99) ** 2 / 100)
+    assert found.high == -found.low == pytest.approx(1 / (1 + 100 / stats.t.isf(0.025, 99) ** 2))
 
 
-def test_intervals_end_where_differences_do():
-    found = paired_difference([1.0, 0.0, 0.0], [0.0, 0.0, 0.0], range(3), resamples=0)
-    assert (found.low, found.high) == (-1.0, 1.0)  # bounds before the cut: beyond either
-
-
-def test_a_uniform_change_is_judged_by_the_sign_test():
+def test_a_uniform_change_has_a_p_value():
     found = paired_difference([1.0] * 5, [0.0] * 5, range(5))
     assert found.stderr == 0
-    assert found.p_value == 2 / 2**5
+    assert found.p_value == pytest.approx(
+        2 * stats.t.sf(np.sqrt(5), 4)
+    )  # 5 answers that changed, by McNemar's statistic
 
 
 def test_swapping_the_sides_turns_the_sign_only():

@@ -40,7 +40,7 @@ def test_two_methods_with_printed_values(tmp_path):
     (table,) = wide_tables(leaderboard([tmp_path]).rows)
     header, vanilla, printed, ours, ours_printed = cells(table)
     assert header == ["Model", "Method", "GQA", "VQAv2", "OKVQA", "VizWiz", "TextVQA", "DocVQA", "Average"]
-    assert vanilla[:3] == [CHECKPOINT, "vanilla", "50.00 ± 10.0"]
+    assert vanilla[:3] == [CHECKPOINT, "vanilla", "50.00 ± 9.8"]
     assert vanilla[-1] == "50.00"
     assert printed[1:3] == ["vanilla, printed (Song et al., Table 1)", "66.00"]
     assert printed[-1] == "55.20"
@@ -122,7 +122,7 @@ def test_markdown_and_latex(tmp_path):
     six_sets(tmp_path, 50)
     (table,) = wide_tables(leaderboard([tmp_path]).rows)
     markdown = render(table, "markdown")
-    assert f"| {CHECKPOINT} | vanilla | 50.00 ± 10.0 |" in markdown
+    assert f"| {CHECKPOINT} | vanilla | 50.00 ± 9.8 |" in markdown
     assert markdown.count("\n|") == 4
     latex = render(table, "latex")
     assert r"\begin{tabular}{llrrrrrrr}" in latex
