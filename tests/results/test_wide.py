@@ -44,7 +44,7 @@ def test_two_methods_with_printed_values(tmp_path):
     assert vanilla[-1] == "50.00"
     assert printed[1:3] == ["vanilla, printed (Song et al., Table 1)", "66.00"]
     assert printed[-1] == "55.20"
-    assert ours[2] == "70.00 ± 9.1*"
+    assert ours[2] == "70.00 ± 9.0*"
     assert ours_printed[-1] == "58.25"
     assert "vqa_accuracy, on GQA and DocVQA vqa_exact" in table.caption
 
@@ -126,7 +126,7 @@ def test_markdown_and_latex(tmp_path):
     assert markdown.count("\n|") == 4
     latex = render(table, "latex")
     assert r"\begin{tabular}{llrrrrrrr}" in latex
-    assert r"50.00 $\pm$ 10.0" in latex
+    assert r"50.00 $\pm$ 9.8" in latex
     assert r"Tasks ca\_*: vqa\_accuracy" in latex
     assert r"95 \% interval" in latex
 
