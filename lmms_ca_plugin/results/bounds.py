@@ -74,17 +74,19 @@ class MeanChange:
         """Computes a one-sided lower bound.
 
         Args:
-            alpha: Chance that the true mean lies below the bound; below one half.
+            alpha: Chance that the true mean lies below the bound.
 
         Returns:
-            The bound, from -1 to the difference; NaN for a single cluster.
+            The bound, from -1 to 1; NaN for a single cluster.
         """
         if self.n_clusters < 2:
             return math.nan
         t = float(stats.t.isf(alpha, self.n_clusters - 1))
         if self.t_at(-1) <= t:
             return -1.0
-        return float(bisect(lambda margin: self.t_at(margin) - t, -1, self.difference, xtol=1e-12))
+        if self.t_at(1) >= t:
+            return 1.0
+        return float(bisect(lambda margin: self.t_at(margin) - t, -1, 1, xtol=1e-12))
 
     def interval(self, level: float) -> tuple[float, float]:
         """Computes both ends of an interval: one-sided bounds at half of 1 - `level` each.

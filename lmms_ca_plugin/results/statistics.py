@@ -24,6 +24,7 @@ from lmms_ca_plugin.results.bounds import MeanChange
 Scores = npt.NDArray[np.float64]  # (documents,)
 
 _RIGHT = 0.5  # from this score on an answer counts as right for McNemar's test
+_ROUNDING = 1e-12  # sums of thirds and tenths are no nearer to 0 than this where they are not 0
 _RESAMPLES = 10_000
 _DRAWS_AT_ONCE = 5_000_000  # three arrays of so many numbers: some 120 MB
 
@@ -102,6 +103,7 @@ def clustered_stderr(scores: Sequence[float] | Scores, clusters: Sequence[Hashab
     if n < 2:
         return float("nan")
     residuals = values - values.mean()
+    residuals[np.abs(residuals) < _ROUNDING] = 0
     own = float(residuals @ residuals)
     sums = np.bincount(codes, weights=residuals)  # (clusters,)
     crossed = float(sums @ sums) - own
@@ -112,7 +114,7 @@ def mean_interval(scores: Sequence[float] | Scores, clusters: Sequence[Hashable]
     """Computes a mean score with its clustered interval.
 
     It is Wilson's score interval (1927) of as many right or wrong answers as have the same mean and standard error,
-    with t in place of z; where every document scores 0, or every one 1, of as many as there are clusters.
+    with t in place of z; where every document scores the same, of as many as there are clusters.
 
     Args:
         scores: (documents,) scores from 0 to 1.
@@ -130,7 +132,7 @@ def mean_interval(scores: Sequence[float] | Scores, clusters: Sequence[Hashable]
     mean = float(values.mean())
     stderr = clustered_stderr(values, clusters) if n_clusters > 1 else float("nan")
     t = float(stats.t.isf((1 - level) / 2, n_clusters - 1))
-    answer = stderr**2 / (mean * (1 - mean)) if 0 < mean < 1 else 1 / n_clusters  # its share in the mean
+    answer = stderr**2 / (mean * (1 - mean)) if stderr > 0 else 1 / n_clusters  # its share in the mean
     centre, half = mean + t**2 * answer / 2, t * float(np.hypot(stderr, t * answer / 2))
     low, high = (float(np.clip(end / (1 + t**2 * answer), 0, 1)) for end in (centre - half, centre + half))
     return Interval(mean, stderr, low, high, values.size, n_clusters)
@@ -205,7 +207,7 @@ def _pair(baseline: Sequence[float] | Scores, candidate: Sequence[float] | Score
 def _answers(change: Scores, codes: npt.NDArray[np.int64], n_clusters: int) -> float:
     """How many right or wrong answers a table has whose changes move the mean as far as these: the rule of `bounds`."""
     sums = np.bincount(codes, weights=change)  # (clusters,)
-    moved = sums[sums != 0]
+    moved = sums[np.abs(sums) > _ROUNDING]
     return float(change.size / np.sqrt((moved**2).mean())) if moved.size else float(n_clusters)
 
 

@@ -133,6 +133,14 @@ def test_a_mean_of_right_and_wrong_has_wilsons_interval(right, n):
     assert 0 <= found.low <= found.mean <= found.high <= 1
 
 
+@pytest.mark.parametrize("score", [0.0, 0.1, 0.3, 1.0])
+def test_where_all_score_the_same_as_many_pictures_tell_how_sure_that_is(score):
+    few, many = (mean_interval([score] * n, range(n)) for n in (10, 1000))
+    assert few.stderr == many.stderr == 0
+    assert few.low <= many.low <= score + 1e-12 and score - 1e-12 <= many.high <= few.high + 1e-12
+    assert few.high - few.low > 0.3 > 0.01 > many.high - many.low > 0
+
+
 def test_an_interval_covers_where_few_answers_are_wrong():
     n, shares = 500, np.linspace(0.0005, 0.06, 240)
     found = [mean_interval([0] * wrong + [1] * (n - wrong), range(n)) for wrong in range(81)]
