@@ -9,7 +9,7 @@ change of one answer that moves the mean as far as a cluster that changed did (r
 an answer is a cluster.
 Deviates from the source in this table and in Student's t, with a degree of freedom less than there are clusters, in
 place of the normal distribution. Where much changed, it is the clustered t interval, nearly; at 0, its test is the
-clustered t test, nearly. How often each misses is measured by `tests/simulate_intervals.py`.
+clustered t test, nearly, of a hundred answers and more. `tests/simulate_intervals.py` measures how often each misses.
 Changes are fractions from -1 to 1.
 """
 

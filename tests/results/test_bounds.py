@@ -106,7 +106,7 @@ def test_more_changes_leave_more_open():
     st.integers(0, 30),
     st.integers(0, 200),
     st.floats(0.001, 0.95),
-    st.floats(-0.9, 0.9),
+    st.integers(-900, 900).map(lambda thousandths: thousandths / 1000),
 )
 def test_bounds_and_p_values_say_the_same(won, lost, rest, alpha, margin):
     found = table(won, lost, max(2, won + lost + rest))
@@ -116,7 +116,8 @@ def test_bounds_and_p_values_say_the_same(won, lost, rest, alpha, margin):
         assert (p_value < alpha) == (bound > margin)
     low, high = found.interval(0.95)
     assert -1 <= low <= found.difference <= high <= 1
-    if abs(found.p_value - 0.05) > 0.02:  # the t test has the seen variance where Tango's has that of no difference
+    # The t test has the variance that was seen, Tango's that of no difference: of few answers they differ.
+    if found.n >= 100 and abs(found.p_value - 0.05) > 0.02:
         assert (low <= 0 <= high) == (found.p_value > 0.05)
 
 
