@@ -73,7 +73,7 @@ class ProfileRules:
             "drop = vanilla's score minus the masked run's, paired by document, errors clustered by picture. fusion: "
             f"blocks below L/2 whose drop at mode=zero has a lower bound above {by}. review: the block from 3L/4 on "
             f"whose drop exceeds both neighbours' by a lower bound above {by} (the last block's upper neighbour is "
-            "vanilla), of several the one of largest drop. post: the block before it. Bounds: one-sided, "
+            "vanilla), of several the one of largest drop. post: the block before it. Score bounds: one-sided, "
             f"{level}, adjusted by Holm's rule over the candidates of each. Found on one half of the pictures (sha256 "
             f"of seed {self.seed} and picture), confirmed on the other by the same rule over the found blocks."
         )
