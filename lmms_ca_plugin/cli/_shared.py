@@ -11,6 +11,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from lmms_ca_plugin.results.multiplicity import ALPHA
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -129,5 +131,5 @@ def _cell(row: pd.Series[float]) -> str:
     half = (row["ci95_high"] - row["ci95_low"]) / 2
     text = f"{row['score']:.1f} ± {half:.1f}"
     if row["delta"] == row["delta"]:  # a number: vanilla has none
-        text += f" ({row['delta']:+.1f}{'*' if row['p_holm'] < 0.05 else ''})"
+        text += f" ({row['delta']:+.1f}{'*' if row['p_holm'] < ALPHA else ''})"
     return text

@@ -17,11 +17,11 @@ def models(
 ) -> None:
     """List the entries for `lmms-eval --model`, with the options for `--model_args` and their defaults."""
     from lmms_ca_plugin.errors import OptionError, nearest
-    from lmms_ca_plugin.methods import load_method, method_entries, method_names
+    from lmms_ca_plugin.methods import load_method, method_entries, method_names, model_ids
 
-    entries = {f"{prefix}_{entry.name}": entry.method for entry in method_entries() for prefix in ("llava", "mllm")}
+    entries = {called: entry.method for entry in method_entries() for called in model_ids(entry.name)}
     if name is not None and name not in entries:
-        known = ", ".join(f"llava_{method}" for method in method_names())
+        known = ", ".join(model_ids(method)[0] for method in method_names())
         raise OptionError(
             f"Unknown entry '{name}'.{nearest(name, entries)} Allowed: {known}, "
             "llava_layermask_L<n>, each also as mllm_..."
@@ -29,7 +29,8 @@ def models(
     console = open_console()
     for method in method_names() if name is None else (entries[name],):
         cls = load_method(method)
-        console.print(_options(f"llava_{method} (also mllm_{method}): {_summary(cls)}", cls))
+        model_id, alias = model_ids(method)
+        console.print(_options(f"{model_id} (also {alias}): {_summary(cls)}", cls))
     console.print(_common())
 
 

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from lmms_ca_plugin.errors import InputError
+from lmms_ca_plugin.results.multiplicity import ALPHA
 
 
 def power(
@@ -16,7 +17,7 @@ def power(
     flips: Annotated[float, typer.Option(help="Share of answers that change side, in percent.")] = 15.0,
     baseline: Annotated[str, typer.Option(help="Measure the spread on two runs instead: the first.")] = "",
     candidate: Annotated[str, typer.Option(help="The second.")] = "",
-    alpha: Annotated[float, typer.Option(help="Two-sided level.")] = 0.05,
+    alpha: Annotated[float, typer.Option(help="Two-sided level.")] = ALPHA,
     chance: Annotated[float, typer.Option("--power", help="Chance to find it.")] = 0.8,
     tasks: Annotated[int, typer.Option(help="Tasks in the comparison (Holm's rule, worst case).")] = 1,
     cluster_size: Annotated[float, typer.Option(help="Questions per picture.")] = 1.0,

@@ -18,6 +18,7 @@ from lmms_ca_plugin.cli._shared import (
     open_console,
     without_network_if_bundled,
 )
+from lmms_ca_plugin.results.multiplicity import ALPHA
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -34,7 +35,7 @@ def profile(
         typer.Option(help="For the sweep's runs; a rerun does only what is missing. Without it, studies/CHECKPOINT."),
     ] = None,
     margin: Annotated[float, typer.Option(help="Points that a drop's lower bound has to lie above.")] = 5.0,
-    alpha: Annotated[float, typer.Option(help="Level of each half, after Holm's adjustment.")] = 0.05,
+    alpha: Annotated[float, typer.Option(help="Level of each half, after Holm's adjustment.")] = ALPHA,
     model_args: ModelArgs = "",
     batch_size: BatchSize = 8,
     limit: Limit = None,

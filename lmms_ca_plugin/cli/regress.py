@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from lmms_ca_plugin.errors import LmmsCaError
+from lmms_ca_plugin.results.multiplicity import ALPHA
 
 CANNOT_COMPARE = 2
 
@@ -37,7 +38,7 @@ def compare(
     baseline: Annotated[str, typer.Argument(help="Run folder, results file, sample file or kept reference.")],
     candidate: Annotated[str, typer.Argument(help="Likewise.")],
     tolerance: Annotated[float, typer.Option(help="A loss up to so many points is accepted.")] = 1.0,
-    alpha: Annotated[float, typer.Option(help="Level of the test, after Holm's adjustment over the tasks.")] = 0.05,
+    alpha: Annotated[float, typer.Option(help="Level of the test, after Holm's adjustment over the tasks.")] = ALPHA,
     tasks: Annotated[
         str, typer.Option(help="Tasks to compare, joined by commas; all of the baseline's by default.")
     ] = "",

@@ -8,9 +8,9 @@ from matplotlib.figure import Figure
 from lmms_ca_plugin.errors import InputError
 from lmms_ca_plugin.figures._table import VANILLA, checked, numbers, one_metric
 from lmms_ca_plugin.figures.style import BLUE, Caption, Grid, counted, new_figure, styled, title, write_caption
+from lmms_ca_plugin.results.multiplicity import ALPHA
 
 COLUMNS = ("variant", "task", "metric", "n", "delta", "delta_ci95_low", "delta_ci95_high", "p_holm")
-ALPHA = 0.05
 NARROWEST = 1.0  # points each way, so that hundredths of a point do not fill a panel
 
 

@@ -27,7 +27,7 @@ from lmms_ca_plugin.engine.requests import Request, RunOptions
 from lmms_ca_plugin.errors import GenerationError, InputError, LmmsCaError, OptionError
 from lmms_ca_plugin.harness.asked import chat_question, generation_of, simple_question, whole_pictures
 from lmms_ca_plugin.harness.record import cost, run_record, weights_of
-from lmms_ca_plugin.methods import MethodEntry, load_method, method_entries
+from lmms_ca_plugin.methods import MethodEntry, load_method, method_entries, model_ids
 
 
 class Entry(lmms):  # type: ignore[misc]
@@ -52,8 +52,8 @@ class Entry(lmms):  # type: ignore[misc]
             fixed = sorted(set(method) & set(self.entry.options))
             if fixed:
                 raise OptionError(
-                    f"llava_{self.entry.name} stands for {fixed[0]}={self.entry.options[fixed[0]]}, so it takes no "
-                    f"{fixed[0]}. Take llava_{self.entry.method} to set it."
+                    f"{self._called} stands for {fixed[0]}={self.entry.options[fixed[0]]}, so it takes no "
+                    f"{fixed[0]}. Take {model_ids(self.entry.method)[0]} to set it."
                 )
             if int(os.environ.get("WORLD_SIZE", "1")) > 1 and "trace" in run:
                 run["trace"] = f"{run['trace']}.rank{os.environ['RANK']}"
@@ -121,11 +121,13 @@ class Entry(lmms):  # type: ignore[misc]
         """Refuses: the methods are defined for one question and one answer."""
         self._refuse("several rounds", requests)
 
+    @property
+    def _called(self) -> str:
+        return model_ids(self.entry.name)[0]
+
     def _refuse(self, what: str, requests: Sequence[Instance]) -> Never:
         with ends_the_process():
-            raise InputError(
-                f"task {requests[0].task_name} asks for {what}; llava_{self.entry.name} only generates an answer."
-            )
+            raise InputError(f"task {requests[0].task_name} asks for {what}; {self._called} only generates an answer.")
         raise AssertionError  # ends_the_process has ended it
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lmms_ca_plugin.harness.tasks import install as install_tasks
-from lmms_ca_plugin.methods import method_entries
+from lmms_ca_plugin.methods import method_entries, model_ids
 
 if TYPE_CHECKING:
     from lmms_eval.models.registry_v2 import ModelManifest
@@ -24,10 +24,11 @@ def manifests() -> list[ModelManifest]:
     entries = "lmms_ca_plugin.harness.entries"
     return [
         ModelManifest(
-            model_id=f"llava_{entry.name}",
+            model_id=model_id,
             chat_class_path=f"{entries}.Chat_{entry.name}",
             simple_class_path=f"{entries}.Simple_{entry.name}",
-            aliases=(f"mllm_{entry.name}",),
+            aliases=(alias,),
         )
         for entry in method_entries()
+        for model_id, alias in [model_ids(entry.name)]
     ]

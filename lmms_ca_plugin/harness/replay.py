@@ -21,6 +21,7 @@ from lmms_ca_plugin.engine.requests import Answer
 from lmms_ca_plugin.errors import InputError
 from lmms_ca_plugin.harness.journal import Key
 from lmms_ca_plugin.harness.loaded import LoadedTasks
+from lmms_ca_plugin.methods import model_ids
 from lmms_ca_plugin.results.provenance import spell
 
 # What the record tells of how a run was carried out, as the entries' options call it.
@@ -110,7 +111,7 @@ def write_files(replay: Replay, tasks: LoadedTasks, folder: Path, date: str, inp
             for sample in of_task:
                 answer = replay.answers[task, sample["doc_id"]]
                 sample["lmms_ca"] = {k: v for k, v in asdict(answer).items() if k != "text"}
-        name = f"llava_{record['entry']}"
+        name = model_ids(record["entry"])[0]
         results["config"] |= {"model": name, "model_args": model_args}
         results["config"]["resolved_cli_args"].pop("output_path")
         tracker.general_config_tracker.model_source = name
@@ -141,7 +142,7 @@ def _alone(record: Mapping[str, Any], tasks: LoadedTasks) -> Namespace:
     return Namespace(
         # Scores need no pictures, and decoding them once more per variant would cost more than scoring.
         process_with_media=False,
-        model=f"llava_{record['entry']}",
+        model=model_ids(record["entry"])[0],
         model_args=",".join(f"{name}={spell(value)}" for name, value in options.items() if value is not None),
         tasks=",".join(tasks.tasks),
         batch_size=record["batch_size"],

@@ -34,6 +34,11 @@ class MethodEntry:
     options: dict[str, Any] = field(default_factory=dict)
 
 
+def model_ids(entry: str) -> tuple[str, str]:
+    """Says what the harness calls an entry: the name that results bear, and its alias."""
+    return f"llava_{entry}", f"mllm_{entry}"
+
+
 def method_names() -> tuple[str, ...]:
     """Lists the methods, sorted; imports none of them."""
     return tuple(modules(__name__, __path__))

@@ -9,6 +9,9 @@ from collections.abc import Mapping
 
 from lmms_ca_plugin.errors import InputError
 
+ALPHA = 0.05
+"""The level at which tables and figures mark a difference, and verdicts are given where no other is asked for."""
+
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:
     """Adjusts the p-values of one comparison's tasks by Holm's step-down rule.

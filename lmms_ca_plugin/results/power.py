@@ -12,6 +12,7 @@ import math
 from scipy.stats import norm
 
 from lmms_ca_plugin.errors import InputError
+from lmms_ca_plugin.results.multiplicity import ALPHA
 from lmms_ca_plugin.results.statistics import PairedDifference
 
 POWER = 0.8
@@ -76,7 +77,7 @@ def _sum_of_quantiles(alpha: float, power: float, tasks: int) -> float:
 
 
 def samples_needed(
-    difference: float, sd: float, alpha: float = 0.05, power: float = POWER, tasks: int = 1, effect: float = 1.0
+    difference: float, sd: float, alpha: float = ALPHA, power: float = POWER, tasks: int = 1, effect: float = 1.0
 ) -> int:
     """Computes how many paired documents show a difference.
 
@@ -102,7 +103,7 @@ def samples_needed(
 
 
 def detectable_difference(
-    n: int, sd: float, alpha: float = 0.05, power: float = POWER, tasks: int = 1, effect: float = 1.0
+    n: int, sd: float, alpha: float = ALPHA, power: float = POWER, tasks: int = 1, effect: float = 1.0
 ) -> float:
     """Computes the smallest difference that so many paired documents show.
 
@@ -125,7 +126,7 @@ def detectable_difference(
     return _sum_of_quantiles(alpha, power, tasks) * sd * math.sqrt(effect / n)
 
 
-def samples_to_decide(pair: PairedDifference, tolerance: float, alpha: float = 0.05, tasks: int = 1) -> int | None:
+def samples_to_decide(pair: PairedDifference, tolerance: float, alpha: float = ALPHA, tasks: int = 1) -> int | None:
     """Computes how many documents would turn an unclear verdict into a clear one, the difference staying as it is.
 
     Clear is either significant and beyond the tolerance, or a 90 % interval inside it; with a chance of `POWER`.

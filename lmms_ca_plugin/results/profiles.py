@@ -17,8 +17,7 @@ by document, with errors clustered by picture:
 
 How to read it: zeroing at a block takes from the image positions what they know of the picture, for all later blocks as
 well, so what a sound model loses can only shrink from block to block. A drop that exceeds the drop of the block before
-is an effect of the zeroed states themselves, e.g. of the softmax mass that zeroed keys take. The knockout curve, in
-which no state is changed, tells the two apart, and stands beside it for that.
+is an effect of the zeroed states themselves, e.g. of the softmax mass that zeroed keys take; the knockout curve tells.
 Scores are fractions from 0 to 1; the file holds percent.
 """
 
@@ -36,6 +35,7 @@ from lmms_ca_plugin.errors import InputError
 from lmms_ca_plugin.layer_profile import LayerProfile
 from lmms_ca_plugin.results.claims import Claim, claims_above
 from lmms_ca_plugin.results.layer_scores import Flags, LayerScores, Variant
+from lmms_ca_plugin.results.multiplicity import ALPHA
 from lmms_ca_plugin.results.statistics import Interval, PairedDifference, mean_interval, paired_difference
 
 FEWEST_BLOCKS = 4
@@ -57,7 +57,7 @@ class ProfileRules:
     """
 
     margin: float = 0.05
-    alpha: float = 0.05
+    alpha: float = ALPHA
     seed: int = 0
 
     def __post_init__(self) -> None:

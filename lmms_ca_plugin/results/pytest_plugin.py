@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from lmms_ca_plugin.results.multiplicity import ALPHA
+
 if TYPE_CHECKING:
     from lmms_ca_plugin.results.regression import TaskVerdict
 
@@ -19,7 +21,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--ca-baseline", metavar="RUN", help="run folder, sample file or kept reference to compare with")
     group.addoption("--ca-candidate", metavar="RUN", help="run folder or sample file of the candidate")
     group.addoption("--ca-tolerance", type=float, default=1.0, metavar="POINTS", help="accepted loss (default 1.0)")
-    group.addoption("--ca-alpha", type=float, default=0.05, metavar="ALPHA", help="level of the test (default 0.05)")
+    group.addoption(
+        "--ca-alpha", type=float, default=ALPHA, metavar="ALPHA", help="level of the test (default %(default)s)"
+    )
     group.addoption("--ca-tasks", default="", metavar="TASKS", help="tasks to compare, joined by commas (default all)")
 
 

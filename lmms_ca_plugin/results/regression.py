@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lmms_ca_plugin.errors import InputError, unknown
-from lmms_ca_plugin.results.multiplicity import holm
+from lmms_ca_plugin.results.multiplicity import ALPHA, holm
 from lmms_ca_plugin.results.power import samples_to_decide
 from lmms_ca_plugin.results.references import load_side
 from lmms_ca_plugin.results.runs import TaskRun
@@ -41,7 +41,7 @@ class Rules:
     """
 
     tolerance: float = 0.01
-    alpha: float = 0.05
+    alpha: float = ALPHA
 
     def __post_init__(self) -> None:
         if not 0 <= self.tolerance <= 1:

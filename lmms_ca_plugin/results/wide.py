@@ -20,6 +20,7 @@ import pandas as pd
 
 from lmms_ca_plugin.errors import InputError
 from lmms_ca_plugin.results.markdown import as_markdown
+from lmms_ca_plugin.results.multiplicity import ALPHA
 from lmms_ca_plugin.results.published import SETS, benchmark_of
 from lmms_ca_plugin.results.schema import Row, escape
 from lmms_ca_plugin.scoring.documents import BENCHMARKS
@@ -74,7 +75,7 @@ def _cell(row: Row | None) -> str:
     low, high = _number(row, "ci95_low"), _number(row, "ci95_high")
     spread = f" ± {(high - low) / 2:.1f}" if low is not None and high is not None else ""
     p_holm = _number(row, "p_holm")
-    return f"{score:.2f}{spread}{_MARK if p_holm is not None and p_holm < 0.05 else ''}"
+    return f"{score:.2f}{spread}{_MARK if p_holm is not None and p_holm < ALPHA else ''}"
 
 
 def _average(values: Sequence[float | None]) -> str:
@@ -160,7 +161,7 @@ def wide_tables(rows: Sequence[Row]) -> list[WideTable]:
         if lines:
             caption = (
                 f"Tasks {family}: {measure}. In percent, ± half the 95 % interval; {_MARK} differs from the baseline "
-                "(Holm-adjusted p < 0.05). Printed values name no scorer."
+                f"(Holm-adjusted p < {ALPHA:g}). Printed values name no scorer."
             )
             tables.append(WideTable(caption, tuple(lines)))
     if not tables:

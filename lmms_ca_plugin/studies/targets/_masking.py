@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from lmms_ca_plugin.results.multiplicity import ALPHA
 from lmms_ca_plugin.results.profiles import ProfileRules
 from lmms_ca_plugin.studies.sweep import Swept
 from lmms_ca_plugin.studies.targets import Claim
@@ -16,7 +17,7 @@ _LOSS = 100 * ProfileRules().margin
 def claims(swept: Swept) -> Sequence[Claim]:
     """Masking costs much at 2, 4, 8, 11, 12, 13 and 29, and little at the others."""
     points = swept.table.dropna(subset=["x"])
-    lost = points[(points["delta_ci95_high"] < -_LOSS) & (points["p_holm"] < 0.05)]
+    lost = points[(points["delta_ci95_high"] < -_LOSS) & (points["p_holm"] < ALPHA)]
     found = []
     for task in dict.fromkeys(points["task"]):
         blocks = [int(x) for x in lost.loc[lost["task"] == task, "x"]]
