@@ -88,6 +88,17 @@ class MeanChange:
             return 1.0
         return float(bisect(lambda margin: self.t_at(margin) - t, -1, 1, xtol=1e-12))
 
+    def upper_bound(self, alpha: float) -> float:
+        """Computes a one-sided upper bound: `lower_bound` with both runs exchanged.
+
+        Args:
+            alpha: Chance that the true mean lies above the bound.
+
+        Returns:
+            The bound, from -1 to 1; NaN for a single cluster.
+        """
+        return -MeanChange(-self.difference, self.stderr, self.answers, self.n_clusters).lower_bound(alpha)
+
     def interval(self, level: float) -> tuple[float, float]:
         """Computes both ends of an interval: one-sided bounds at half of 1 - `level` each.
 
@@ -98,18 +109,17 @@ class MeanChange:
             Low and high, from -1 to 1; NaN for a single cluster.
         """
         alpha = (1 - level) / 2
-        mirrored = MeanChange(-self.difference, self.stderr, self.answers, self.n_clusters)
-        return self.lower_bound(alpha), -mirrored.lower_bound(alpha)
+        return self.lower_bound(alpha), self.upper_bound(alpha)
 
     @property
     def low(self) -> float:
         """Lower end of the 95 % interval."""
-        return self.interval(0.95)[0]
+        return self.lower_bound(0.025)
 
     @property
     def high(self) -> float:
         """Upper end of the 95 % interval."""
-        return self.interval(0.95)[1]
+        return self.upper_bound(0.025)
 
     @property
     def p_value(self) -> float:

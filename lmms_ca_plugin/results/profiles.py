@@ -41,7 +41,7 @@ from lmms_ca_plugin.results.statistics import Interval, PairedDifference, mean_i
 FEWEST_BLOCKS = 4
 """Below so many blocks there is no last quarter with a block before it."""
 FEWEST_CLUSTERS = 20
-"""Below so many pictures in a half its t bounds are not to be relied on."""
+"""Below so many pictures in a half its bounds are not to be relied on."""
 
 Role = Literal["fusion", "review"]
 

@@ -5,7 +5,8 @@ Questions on one picture are not independent, so standard errors are clustered.
 
 Sources: clustered standard error, Miller 2024, "Adding Error Bars to Evals" (arXiv 2411.00640), equation 4, which the
 harness uses as well; exact McNemar test as in its textbook form (a binomial test on the discordant pairs).
-Intervals and p-values of differences are those of `bounds`.
+Intervals are score intervals: of differences those of `bounds`, of scores Wilson's (`mean_interval`). t intervals are
+too narrow where few documents changed, or few are wrong.
 Scores are fractions from 0 to 1; whoever prints them multiplies by 100.
 """
 

@@ -56,6 +56,16 @@ def test_where_much_changed_it_is_the_t_interval_and_its_p_value_the_t_tests():
     assert found.p_value == pytest.approx(reference.pvalue, rel=1e-9)
 
 
+@pytest.mark.parametrize("distance", [-1.0, 0.0, 0.5, 2.0])
+def test_where_much_changed_its_p_values_are_the_t_tests(distance):
+    generator = np.random.default_rng(3)
+    before, after = generator.random(4000), generator.random(4000)
+    found = paired_difference(before, after, range(4000), resamples=0)
+    margin = found.difference - distance * found.stderr
+    reference = stats.ttest_1samp(after - before, margin, alternative="greater")
+    assert found.p_above(margin) == pytest.approx(reference.pvalue, rel=0.03)
+
+
 def test_clusters_that_change_together_count_once():
     alone = table(3, 9, 100)
     twice = paired_difference(
@@ -119,6 +129,19 @@ def test_bounds_and_p_values_say_the_same(won, lost, rest, alpha, margin):
     # The t test has the variance that was seen, Tango's that of no difference: of few answers they differ.
     if found.n >= 100 and abs(found.p_value - 0.05) > 0.02:
         assert (low <= 0 <= high) == (found.p_value > 0.05)
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from([0, 0.3, 1]), st.sampled_from([0, 0.3, 1])), min_size=4, max_size=30),
+    st.sampled_from([0.0, 0.05, 0.5]),
+    st.sampled_from([0.01, 0.05, 0.3]),
+)
+def test_fractional_bounds_and_p_values_say_the_same(rows, margin, alpha):
+    found = paired_difference(*zip(*rows, strict=True), range(len(rows)), resamples=0)
+    p_value, low = found.p_above(margin), found.lower_bound(alpha)
+    if abs(p_value - alpha) > 1e-9:
+        assert (p_value < alpha) == (low > margin)
+    assert -1 <= low <= found.difference + 1e-12
 
 
 def test_what_is_left_of_a_sum_by_rounding_is_no_change():

@@ -77,8 +77,8 @@ def test_p_value_is_scipys_where_nothing_clusters_and_intervals_are_nearly():
     assert found.p_value == pytest.approx(reference.pvalue, rel=1e-12)
     for level in (0.95, 0.90):
         plain = reference.confidence_interval(level)
-        assert found.interval(level) == pytest.approx((plain.low, plain.high), abs=0.1 * (plain.high - plain.low))
-    assert found.interval(0.95) == (found.low, found.high)
+        assert found.interval(level) == pytest.approx((plain.low, plain.high), abs=0.03 * (plain.high - plain.low))
+    assert found.interval(0.95) == pytest.approx((found.low, found.high), abs=1e-9)
 
 
 def test_bootstrap_agrees_with_scipys_and_is_seeded():
@@ -178,9 +178,7 @@ def test_no_change_is_no_difference():
 def test_a_uniform_change_has_a_p_value():
     found = paired_difference([1.0] * 5, [0.0] * 5, range(5))
     assert found.stderr == 0
-    assert found.p_value == pytest.approx(
-        2 * stats.t.sf(np.sqrt(5), 4)
-    )  # 5 answers that changed, by McNemar's statistic
+    assert found.p_value == pytest.approx(2 * stats.t.sf(np.sqrt(5), 4))  # McNemar's statistic of 5 changed answers
 
 
 def test_swapping_the_sides_turns_the_sign_only():
