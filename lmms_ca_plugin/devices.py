@@ -1,6 +1,8 @@
-"""A device by its name, refused at once where PyTorch does not have it."""
+"""Devices: by name, refused at once where PyTorch does not have it; what they are called; and when they are done."""
 
 from __future__ import annotations
+
+import platform
 
 import torch
 
@@ -27,3 +29,14 @@ def device_named(name: str) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= found:
         raise OptionError(f"device={name}: PyTorch finds {found} GPUs here. Take device=cpu, or another machine.")
     return device
+
+
+def title_of(device: torch.device) -> str:
+    """Names the GPU, or the processor, as its maker does where the system says it."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+
+
+def wait_for(device: torch.device) -> None:
+    """Waits until a GPU has done what it was given; a CPU has when a call returns."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 
 from lmms_ca_plugin.bench.memory import Peak, peak_of
+from lmms_ca_plugin.devices import wait_for
 from lmms_ca_plugin.errors import OptionError
 
 Call = Callable[[], object]
@@ -90,10 +91,10 @@ def in_pairs(
 def seconds(call: Call, device: torch.device) -> float:
     """Times a call until the device has done all of it."""
     gc.collect()
-    _wait(device)
+    wait_for(device)
     start = time.perf_counter()
     call()
-    _wait(device)
+    wait_for(device)
     return time.perf_counter() - start
 
 
@@ -106,8 +107,3 @@ def peaks(call: Call, device: torch.device, held: int, tick: Callable[[int], obj
         found.append(peak_of(call, device, held))
         tick(1)
     return tuple(found)
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

@@ -18,6 +18,7 @@ from lmms_ca_plugin.bench.estimate import CONFIDENCE, Estimate
 from lmms_ca_plugin.bench.floor import Floor
 from lmms_ca_plugin.bench.methods import BenchOptions, Cost
 from lmms_ca_plugin.bench.models import held_bytes
+from lmms_ca_plugin.devices import title_of
 from lmms_ca_plugin.families._contract import Family
 
 SCHEMA = 2
@@ -47,10 +48,9 @@ class Machine:
     @classmethod
     def now(cls, device: torch.device) -> Machine:
         """Describes this machine before the first run."""
-        on_gpu = device.type == "cuda"
         return cls(
             device=str(device),
-            device_name=torch.cuda.get_device_name(device) if on_gpu else platform.processor() or platform.machine(),
+            device_name=title_of(device),
             cores=len(os.sched_getaffinity(0)),
             threads=torch.get_num_threads(),
             load_before=os.getloadavg()[0],

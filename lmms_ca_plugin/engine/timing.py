@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from random import Random
 from statistics import median
 
-import torch
-
+from lmms_ca_plugin.devices import wait_for
 from lmms_ca_plugin.engine.engine import Engine
 from lmms_ca_plugin.engine.requests import Answer, Request, RunOptions, batches
 from lmms_ca_plugin.families._contract import Family
@@ -58,7 +57,7 @@ def timed_alone(
 def _timed(
     family: Family, engines: Mapping[str, Engine], requests: Sequence[Request], options: RunOptions
 ) -> dict[str, Timed]:
-    draw = Random(options.seed)
+    device, draw = family.model.device, Random(options.seed)
     taken: dict[str, list[float]] = {name: [] for name in engines}
     answers: dict[str, dict[tuple[str, int], Answer]] = {name: {} for name in engines}
     turns = list(batches(requests, options.batch_size))
@@ -68,16 +67,11 @@ def _timed(
         questions = [requests[i].question for i in indices]
         keys = [(question.task, question.doc_id) for question in questions]
         for name in order:
-            _wait(family)
+            wait_for(device)
             start = time.perf_counter()
             answered = engines[name].answer_batch(questions, requests[indices[0]].generation)
-            _wait(family)
+            wait_for(device)
             if number:
                 taken[name].append((time.perf_counter() - start) / len(questions))
                 answers[name].update(zip(keys, answered, strict=True))
     return {name: Timed(median(seconds), answers[name]) for name, seconds in taken.items()}
-
-
-def _wait(family: Family) -> None:
-    if family.model.device.type == "cuda":
-        torch.cuda.synchronize(family.model.device)

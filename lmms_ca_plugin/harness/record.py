@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from lmms_ca_plugin.engine.budget import GIB
 from lmms_ca_plugin.engine.fingerprint import checkpoint_sha
 from lmms_ca_plugin.engine.load import CheckpointOptions
 from lmms_ca_plugin.engine.requests import RunOptions
@@ -87,7 +88,7 @@ def cost(family: Family, seconds: float) -> dict[str, Any]:
         `seconds`, and `peak_memory_gib`, over all GPUs that hold weights; None on a CPU.
     """
     peaks = [torch.cuda.max_memory_allocated(device) for device in _gpus(family)]
-    return {"seconds": seconds, "peak_memory_gib": sum(peaks) / 2**30 if peaks else None}
+    return {"seconds": seconds, "peak_memory_gib": sum(peaks) / GIB if peaks else None}
 
 
 def _gpus(family: Family) -> list[torch.device]:

@@ -152,17 +152,24 @@ def sweep(names: Sequence[str], asked: Asked, leave_out: bool = False) -> dict[s
 
 def _finish(plan: Planned, finished: Finished, timings: Timings) -> dict[str, Swept]:
     parts = {name: finished.part(name, of) for name, of in plan.parts.items()}
-    # All tables before the first figure: a figure may find that it has nothing to show.
-    tables = {name: _tabled(name, part, timings.found) for name, part in parts.items()}
     why = {**plan.unfit, **{name: str(error) for name, error in finished.failed.items()}}
     missing = {name: {v.name: why[v.name] for v in of if v.name in why} for name, of in plan.parts.items()}
+    # All tables before the first figure: a figure may find that it has nothing to show.
+    tables = {name: _tabled(name, part, timings.found, missing[name]) for name, part in parts.items()}
     return {name: _drawn(name, part, tables[name], timings.found, missing[name]) for name, part in parts.items()}
 
 
-def _tabled(name: str, finished: Finished, alone: Mapping[str, Mapping[str, Timed]]) -> pd.DataFrame:
+def _tabled(
+    name: str, finished: Finished, alone: Mapping[str, Mapping[str, Timed]], missing: Mapping[str, str]
+) -> pd.DataFrame:
     table = tidy(finished, alone)
-    csv = table.to_csv(index=False, lineterminator="\n", float_format="%.6g")
-    write_atomically(_csv(name, finished), csv)
+    write_atomically(_csv(name, finished), table.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
+    reasons = _csv(f"{name}_missing", finished)
+    if missing:
+        rows = pd.DataFrame({"variant": list(missing), "reason": list(missing.values())})
+        write_atomically(reasons, rows.to_csv(index=False, lineterminator="\n"))
+    else:
+        reasons.unlink(missing_ok=True)  # of an earlier run, in which a variant failed
     return table
 
 

@@ -71,9 +71,17 @@ def test_a_method_that_fails_alone_is_a_row_with_its_reason(asked, monkeypatch):
     def refuses(self, questions, passes):
         raise OptionError("two pictures")
 
-    monkeypatch.setattr(load_method("vicrop"), "prepare", refuses)
-    made = reproduce(["table2"], [asked.checkpoint], replace(asked, tasks=("mini_gqa",)))["table2"]
+    asked = replace(asked, tasks=("mini_gqa",))
+    with monkeypatch.context() as broken:
+        broken.setattr(load_method("vicrop"), "prepare", refuses)
+        made = reproduce(["table2"], [asked.checkpoint], asked)["table2"]
     layout = made.layout.astype(str)
     rows = {row[1]: " ".join(row) for row in layout.itertuples(index=False)}
     assert any("two pictures" in row for row in rows.values()), rows
-    assert made.swept[asked.checkpoint.pretrained].finished.results.keys() >= {"vanilla", "contrastive"}
+    swept = made.swept[asked.checkpoint.pretrained]
+    assert swept.finished.results.keys() >= {"vanilla", "contrastive"}
+    missing = pd.read_csv(swept.csv.with_name("methods_missing.csv"))
+    assert list(missing.variant) == ["vicrop"] and "two pictures" in missing.reason[0]
+    reproduce(["table2"], [asked.checkpoint], asked)
+    assert "vicrop" in set(pd.read_csv(swept.csv).variant)
+    assert not swept.csv.with_name("methods_missing.csv").exists(), "nothing is missing any more"

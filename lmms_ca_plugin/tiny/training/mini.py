@@ -9,7 +9,6 @@ is there already.
 from __future__ import annotations
 
 import json
-import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -19,6 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from lmms_ca_plugin.devices import title_of
 from lmms_ca_plugin.engine.fingerprint import checkpoint_sha
 from lmms_ca_plugin.engine.load import CheckpointOptions, InputOptions, describe, load
 from lmms_ca_plugin.errors import InputError, unknown
@@ -205,16 +205,14 @@ def _save(
         "seed": origin.seed,
         "schedules": {name: asdict(getattr(plan, name)) for name in took},
         "minutes": {name: round(stage.seconds / 60, 1) for name, stage in took.items()},
-        "machine": {**asdict(machine), "processor": _processor(machine.device), "threads": torch.get_num_threads()},
+        "machine": {
+            **asdict(machine),
+            "processor": title_of(torch.device(machine.device)),
+            "threads": torch.get_num_threads(),
+        },
         "versions": {name: version(name) for name in packages},
         "parameters": sum(p.numel() for p in whole.parameters()),
         "start": start,
     }
     (folder / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     return folder
-
-
-def _processor(device: str) -> str:
-    return (
-        torch.cuda.get_device_name(device) if device.startswith("cuda") else platform.processor() or platform.machine()
-    )
