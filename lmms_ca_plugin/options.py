@@ -6,6 +6,7 @@ may arrive as itself or as text. Every field's annotation says what is allowed; 
 
 from __future__ import annotations
 
+import re
 import types
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
@@ -122,3 +123,35 @@ def split(options: Mapping[str, Any], classes: Iterable[type[Any]]) -> list[dict
         if name not in every:
             raise unknown("option", name, every)
     return [{name: value for name, value in options.items() if name in names} for names in known]
+
+
+def spell(value: Any) -> str:
+    """Writes an option's value as `--model_args` takes it.
+
+    Args:
+        value: A number, a text, a boolean or a list.
+
+    Returns:
+        Its text; lists are joined by colons.
+    """
+    if isinstance(value, (list, tuple)):
+        return ":".join(map(str, value))
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def split_args(text: str) -> dict[str, str]:
+    """Splits `--model_args` at the commas outside brackets and quotes, as the harness does.
+
+    Args:
+        text: E.g. `pretrained=a/b,layers=[1,2]`.
+
+    Returns:
+        Value by option.
+    """
+    parts = re.findall(r"""(?:[^,\[\]{}"']|\[[^\]]*\]|\{[^}]*\}|"[^"]*"|'[^']*')+""", text or "")
+    return {key.strip(): value.strip() for key, _, value in (part.partition("=") for part in parts)}
+
+
+def names_in(joined: str) -> tuple[str, ...]:
+    """Splits names at commas, as the harness's `--tasks` does; blanks around a name do not belong to it."""
+    return tuple(name.strip() for name in joined.split(","))

@@ -32,7 +32,7 @@ def misses(pairs, n, size, flips, loss, seed=0):
     ours, plain = np.empty((pairs, 2)), np.empty((pairs, 2))
     for number in range(pairs):
         change = changes(generator, n, size, flips, loss)
-        found = paired_difference(change < 0, change > 0, clusters, resamples=0)
+        found = paired_difference(change < 0, change > 0, clusters)
         half = stats.t.isf(0.025, found.n_clusters - 1) * found.stderr
         ours[number] = found.low, found.high
         plain[number] = found.difference - half, found.difference + half

@@ -15,6 +15,7 @@ from typing import Any
 from torch import nn
 
 from lmms_ca_plugin.families._contract import Family, Message, Question
+from lmms_ca_plugin.methods.vicrop import GENERAL_REQUEST
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def two_picture_floor(
     vanilla, method = Work(), Work()
     for question, log in zip(questions, logs, strict=True):
         start, asked = _lengths(family, question)
-        _, general = _lengths(family, _changed(question, text="Write a general description of the image."))
+        _, general = _lengths(family, _changed(question, text=GENERAL_REQUEST))
         longer = sum(_lengths(family, _changed(question, times=2)))
         vanilla += picture_work(family) + _answer(family, start + asked, new_tokens)
         blocks = log["map_layer"] + 1

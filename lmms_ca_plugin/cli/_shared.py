@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from lmms_ca_plugin.options import names_in, split_args
 from lmms_ca_plugin.results.multiplicity import ALPHA
 
 if TYPE_CHECKING:
@@ -59,7 +60,6 @@ def held_of(pretrained: str, model_args: str) -> tuple[CheckpointOptions, InputO
     from lmms_ca_plugin import options
     from lmms_ca_plugin.engine.load import CheckpointOptions, InputOptions
     from lmms_ca_plugin.errors import OptionError
-    from lmms_ca_plugin.results.provenance import split_args
 
     held, prepared = options.split(split_args(model_args), (CheckpointOptions, InputOptions))
     if "pretrained" in held:
@@ -78,8 +78,8 @@ def without_network_if_bundled(checkpoints: Sequence[str], tasks: str) -> None:
     """
     from lmms_ca_plugin.checkpoints import bundled
 
-    names = [task.strip() for task in tasks.split(",")]
-    if set(checkpoints) <= set(bundled()) and all(name == "mini" or name.startswith("mini_") for name in names):
+    offline = all(name == "mini" or name.startswith("mini_") for name in names_in(tasks))
+    if set(checkpoints) <= set(bundled()) and offline:
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 
@@ -104,7 +104,7 @@ def asked_of(
 
     checkpoint, inputs = held_of(checkpoints[0], model_args)
     return Asked(
-        tasks=tuple(task.strip() for task in tasks.split(",")),
+        tasks=names_in(tasks),
         output=output,
         checkpoint=checkpoint,
         inputs=inputs,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from lmms_ca_plugin.cli._shared import open_console
+from lmms_ca_plugin.options import names_in
 
 if TYPE_CHECKING:
     from lmms_ca_plugin.families._contract import Family
@@ -45,7 +46,7 @@ def methods(
     from lmms_ca_plugin.bench.methods import BenchOptions, measure
     from lmms_ca_plugin.bench.report import as_table, of_methods, remarks
 
-    options = BenchOptions(None if methods is None else _names(methods), pairs, batch_size, new_tokens, seed)
+    options = BenchOptions(None if methods is None else names_in(methods), pairs, batch_size, new_tokens, seed)
 
     def run(family: Family) -> Shown:
         costs = measure(family, options)
@@ -122,7 +123,7 @@ def studies(
     from lmms_ca_plugin.bench.report_runs import claims_table, of_studies, studies_remarks, studies_table
     from lmms_ca_plugin.bench.studies import StudiesOptions, measure
 
-    options = StudiesOptions(_names(studies), pairs, batch_size, new_tokens, seed)
+    options = StudiesOptions(names_in(studies), pairs, batch_size, new_tokens, seed)
 
     def run(family: Family) -> Shown:
         costs = measure(family, options)
@@ -140,6 +141,7 @@ def _bench(
 
     import torch
 
+    from lmms_ca_plugin.atomic import write_atomically
     from lmms_ca_plugin.bench.models import build_family
     from lmms_ca_plugin.bench.report import Machine, as_record
     from lmms_ca_plugin.errors import InputError
@@ -159,18 +161,14 @@ def _bench(
         console.print(what, style="dim" if isinstance(what, str) else None, highlight=False)
     if json is not None:
         record = as_record(name, measured, family, options, machine, seconds)
-        json.write_text(dumps(record, indent=1) + "\n", encoding="utf-8")
+        write_atomically(json, dumps(record, indent=1) + "\n")
         console.print(f"Everything that was measured: {json}", soft_wrap=True)
-
-
-def _names(joined: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in joined.split(","))
 
 
 def _numbers(option: str, joined: str) -> tuple[int, ...]:
     from lmms_ca_plugin.errors import OptionError
 
-    names = _names(joined)
+    names = names_in(joined)
     if not all(name.isdecimal() for name in names):
         raise OptionError(f"{option}={joined} is not allowed. Allowed: whole numbers joined by commas, e.g. 1,2,4.")
     return tuple(map(int, names))

@@ -30,10 +30,10 @@ def explain(
     from json import dumps
 
     from lmms_ca_plugin import options
+    from lmms_ca_plugin.atomic import write_atomically
     from lmms_ca_plugin.errors import InputError
     from lmms_ca_plugin.figures.explanation import explanation
     from lmms_ca_plugin.figures.save import check_ending, save
-    from lmms_ca_plugin.results.schema import write_atomically
     from lmms_ca_plugin.studies.asked import given_options
     from lmms_ca_plugin.studies.explain import ExplainOptions
     from lmms_ca_plugin.studies.explain import explain as look

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from lmms_ca_plugin.errors import LmmsCaError
+from lmms_ca_plugin.options import names_in
 from lmms_ca_plugin.results.multiplicity import ALPHA
 
 CANNOT_COMPARE = 2
@@ -47,13 +48,13 @@ def compare(
     flips: Annotated[int, typer.Option(min=0, help="Changed documents to show per task.")] = 10,
 ) -> None:
     """Compare a candidate with a baseline; the word `compare` may be left out."""
+    from lmms_ca_plugin.atomic import write_atomically
     from lmms_ca_plugin.results.regression import Rules
     from lmms_ca_plugin.results.regression import compare as compare_sides
     from lmms_ca_plugin.results.reports import details, error_junit, headline, to_json, to_junit
-    from lmms_ca_plugin.results.schema import write_atomically
 
     try:
-        chosen = [task for task in tasks.split(",") if task]
+        chosen = [task for task in names_in(tasks) if task]
         found = compare_sides(baseline, candidate, Rules(tolerance / 100, alpha), chosen)
     except LmmsCaError as error:
         if junit is not None:

@@ -21,6 +21,7 @@ from lmms_ca_plugin.cli._shared import (
     open_console,
     without_network_if_bundled,
 )
+from lmms_ca_plugin.options import names_in
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -62,7 +63,7 @@ def reproduce(
     from lmms_ca_plugin.studies.sweep import refuse_unused
     from lmms_ca_plugin.studies.targets import load_target
 
-    wanted = list(dict.fromkeys(name.strip() for name in targets.split(",")))
+    wanted = list(dict.fromkeys(names_in(targets)))
     asked = asked_of(names, model_args, tasks, output, settings, batch_size, limit, seed, timing, memory_gib)
     refuse_unused(list(dict.fromkeys(load_target(name).SWEEP for name in wanted)), asked)
     checkpoints = [replace(asked.checkpoint, pretrained=name) for name in names]

@@ -23,6 +23,7 @@ from lmms_ca_plugin.cli._shared import (
     show,
     without_network_if_bundled,
 )
+from lmms_ca_plugin.options import names_in
 
 
 def sweep(
@@ -48,7 +49,7 @@ def sweep(
 
     asked = asked_of([pretrained], model_args, tasks, output, settings, batch_size, limit, seed, timing, memory_gib)
     console = open_console()
-    wanted = [name.strip() for name in names.split(",")]
+    wanted = names_in(names)
     refuse_unused(wanted, asked)
     for name, swept in run(wanted, asked).items():
         console.print(show(swept.table, f"{name} on {pretrained}"))

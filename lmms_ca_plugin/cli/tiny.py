@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from lmms_ca_plugin.cli._shared import BatchSize
+from lmms_ca_plugin.options import names_in
 
 app = typer.Typer(help="Train and examine the bundled small checkpoint.", no_args_is_help=True)
 
@@ -79,7 +80,7 @@ def evaluate(
     from lmms_ca_plugin.tiny.evaluation import cells, most_frequent
     from lmms_ca_plugin.tiny.evaluation import evaluate as answer
 
-    found = answer(pretrained, [way.strip() for way in shown.split(",")], limit, batch_size)
+    found = answer(pretrained, names_in(shown), limit, batch_size)
     lines = {**{f"pictures: {way}": scores for way, scores in found.items()}, "most frequent answer": most_frequent()}
     print(as_markdown(["", *BENCHMARKS, "mean"], [[name, *cells(scores)] for name, scores in lines.items()], texts=1))
 

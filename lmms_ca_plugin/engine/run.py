@@ -15,7 +15,7 @@ from lmms_ca_plugin.engine.flight import Flight, Step
 from lmms_ca_plugin.engine.generation import NewTokens
 from lmms_ca_plugin.engine.part import Part
 from lmms_ca_plugin.families._contract import Family, Prompt
-from lmms_ca_plugin.methods._contract import Decision, Edit, Plan, Read
+from lmms_ca_plugin.methods._contract import Plan, Read
 
 
 class Run(Flight):
@@ -48,11 +48,6 @@ class Run(Flight):
     def reads(self) -> dict[Read, Tensor]:
         """What has been read."""
         return self.part.reads
-
-    @property
-    def decisions(self) -> dict[Edit, Decision]:
-        """What has been decided."""
-        return self.part.decisions
 
     @property
     def log(self) -> list[dict[str, Any]]:

@@ -120,18 +120,18 @@ class LlavaPictures(Family):
         """Takes the base views out of `Inputs.pictures`: (n, 3, height, width)."""
         return pictures["pixel_values"]
 
-    def picture_features(self, pictures: dict[str, Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+    def picture_features(self, pictures: dict[str, Tensor]) -> list[Features]:
         """Runs the vision tower and the projector.
 
         Args:
             pictures: `pixel_values` (n, 3, height, width) for n pictures.
 
         Returns:
-            For every picture its features (t, e) and its kinds (t,).
+            One entry per picture.
         """
         output = self.model.model.get_image_features(pixel_values=pictures["pixel_values"])
-        features = list(getattr(output, "pooler_output", output))  # 4.57 returns the list itself
-        return features, [torch.full((len(f),), Kind.BASE, dtype=torch.int8, device=f.device) for f in features]
+        found = getattr(output, "pooler_output", output)  # 4.57 returns the list itself
+        return [Features(f, torch.full((len(f),), Kind.BASE, dtype=torch.int8, device=f.device)) for f in found]
 
     def look(self, inputs: Inputs) -> list[Features]:
         """Runs the vision tower and the projector over all pictures of a batch.
@@ -142,10 +142,7 @@ class LlavaPictures(Family):
         Returns:
             One entry per picture, in order; none without pictures.
         """
-        if not inputs.pictures:
-            return []
-        features, kinds = self.picture_features(self.moved(inputs.pictures))
-        return [Features(*pair) for pair in zip(features, kinds, strict=True)]
+        return self.picture_features(self.moved(inputs.pictures)) if inputs.pictures else []
 
     def look_at_base(self, inputs: Inputs) -> list[Features]:
         """Runs them over the base views only; a picture has no other view here."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+
+from lmms_ca_plugin.errors import OptionError
 
 
 @dataclass(frozen=True)
@@ -43,3 +46,23 @@ class Trunk:
     def is_paper_trunk(self) -> bool:
         """Whether the paper's block numbers mean something here: LLaVA-1.5 or 1.6 on a 32-block LLaMA."""
         return self.model_type in ("llava", "llava_next") and self.text_type == "llama" and self.num_blocks == 32
+
+    @property
+    def described(self) -> str:
+        """Names it in messages, e.g. "'llava' on a 12-block 'llama'"."""
+        return f"'{self.model_type}' on a {self.num_blocks}-block '{self.text_type}'"
+
+    def check_blocks(self, option: str, blocks: Iterable[int]) -> None:
+        """Refuses blocks that are not there.
+
+        Args:
+            option: Who names them, for the message.
+            blocks: Their numbers.
+
+        Raises:
+            OptionError: One is outside.
+        """
+        last = self.num_blocks - 1
+        for block in blocks:
+            if not 0 <= block <= last:
+                raise OptionError(f"{option}: the checkpoint has no block {block}. Allowed: 0 to {last}.")

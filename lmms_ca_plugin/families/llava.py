@@ -60,7 +60,6 @@ class Llava(LlavaPictures):
 
     model_type = "llava"
     trunks: ClassVar = {"llama": _HANDLED, "mistral": _HANDLED, "qwen2": _HANDLED}
-    default_conversation: ClassVar[str] = "vicuna_v1"
     default_aspect_ratio: ClassVar[str] = "pad"
     longest_ratio: ClassVar[float] = 100  # of a picture's sides, where the processor resizes by the shorter one
 
@@ -83,7 +82,7 @@ class Llava(LlavaPictures):
             raise unknown("image_aspect_ratio", self.image_aspect_ratio, ASPECT_RATIOS)
 
     def _default_conversation(self) -> str:
-        return self.default_conversation
+        return "vicuna_v1"
 
     # ---- paths -------------------------------------------------------------------------------------------------------
     @property

@@ -31,30 +31,31 @@ class LlavaNext(Llava):
         own = self.render([Message("user", "?")])
         return "vicuna_v1" if "USER:" in own and "ASSISTANT:" in own else "processor"
 
-    def picture_features(self, pictures: dict[str, Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+    def picture_features(self, pictures: dict[str, Tensor]) -> list[Features]:
         """Runs the vision tower and the projector, and packs the tiles.
 
         Args:
             pictures: `pixel_values` (n, tiles, 3, height, width) and `image_sizes` (n, 2) for n pictures.
 
         Returns:
-            For every picture its features (tokens, e) and its kinds (tokens,).
+            One entry per picture.
         """
         model = self.model.model
         output = model.get_image_features(**pictures)
         features = list(getattr(output, "pooler_output", output))  # 4.57 returns the list itself
         # The kinds go through the very packing that the features went through, so the two cannot disagree.
-        side = model.config.vision_config.image_size // model.config.vision_config.patch_size
         newline = torch.full((1,), float(Kind.NEWLINE), device=features[0].device)
-        kinds = []
+        kinds: list[Tensor] = []
         for size in pictures["image_sizes"]:
-            tiles = torch.full((self._num_tiles(size), side * side, 1), float(Kind.TILE), device=newline.device)
+            tiles = torch.full(
+                (self._num_tiles(size), self.cells_per_side**2, 1), float(Kind.TILE), device=newline.device
+            )
             tiles[0] = Kind.BASE
             packed, _ = model.pack_image_features(
                 [tiles], size[None], model.config.vision_feature_select_strategy, image_newline=newline
             )
             kinds.append(packed[0][:, 0].to(torch.int8))  # (tokens,)
-        return features, kinds
+        return [Features(*pair) for pair in zip(features, kinds, strict=True)]
 
     def seen(self, picture: tuple[int, int]) -> Seen:
         """The base view shows the whole picture, squashed."""

@@ -7,10 +7,8 @@ from collections.abc import Sequence
 import pandas as pd
 
 from lmms_ca_plugin.errors import InputError
-from lmms_ca_plugin.results.schema import BASELINE
 
 TEXT = frozenset({"study", "variant", "method", "task", "metric"})
-VANILLA = BASELINE
 
 
 def checked(table: pd.DataFrame, figure: str, columns: Sequence[str], optional: Sequence[str] = ()) -> pd.DataFrame:

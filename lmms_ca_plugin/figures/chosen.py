@@ -12,7 +12,7 @@ from lmms_ca_plugin.errors import InputError
 from lmms_ca_plugin.figures._table import checked, numbers
 from lmms_ca_plugin.figures.style import COLUMN, PAGE, SMALL, Caption, counted, new_figure, styled, write_caption
 
-COLUMNS = ("task", "layer", "share")
+COLUMNS = ("task", "layer", "share", "n")
 NARROW = 12  # blocks that fit a column of the paper
 
 
@@ -21,16 +21,16 @@ def chosen(table: pd.DataFrame, caption: Caption) -> Figure:
     """Draws a row per task and a column per block, each cell with its share in percent; a block never chosen is empty.
 
     Args:
-        table: Columns `task`, `layer`, `share` (0 to 1, of a task's questions), and `n` unless the caption says it.
-        caption: The checkpoint, and n unless the table says it.
+        table: Columns `task`, `layer`, `share` (0 to 1, of a task's questions), and `n`, how many these are.
+        caption: The checkpoint.
 
     Returns:
         The figure, a column wide for up to 12 blocks, else a page.
 
     Raises:
-        InputError: Columns are missing, a pair is there twice, shares are none, or nobody says n.
+        InputError: Columns are missing, a pair is there twice, or shares are none.
     """
-    rows = checked(table, "chosen", COLUMNS, optional=("n",))
+    rows = checked(table, "chosen", COLUMNS)
     twice = rows[rows.duplicated(["task", "layer"])]
     if len(twice):
         raise InputError(f"chosen: task {twice.iloc[0]['task']} has layer {twice.iloc[0]['layer']} twice.")
@@ -40,9 +40,6 @@ def chosen(table: pd.DataFrame, caption: Caption) -> Figure:
             f"chosen: shares of task {sums.idxmax()} sum to {sums.max():g}. Allowed: parts of 1, not percent, each of "
             "one method's questions."
         )
-    known = numbers(rows) or ({str(task): (caption.n, caption.n) for task in sums.index} if caption.n else {})
-    if not known:
-        raise InputError("chosen: how many questions are these shares of? Give a column n, or n in the caption.")
     shares = rows.pivot(index="task", columns="layer", values="share").reindex(sums.index).fillna(0.0)
     count, layers = shares.shape
     figure = new_figure(COLUMN if layers <= NARROW else PAGE, 0.22 * count + 0.75)
@@ -64,5 +61,5 @@ def chosen(table: pd.DataFrame, caption: Caption) -> Figure:
     axes.tick_params(which="minor", length=0)
     axes.spines[:].set_visible(True)
     figure.colorbar(image, ax=axes, pad=0.01, aspect=max(4 * count, 8), ticks=[0, 50, 100], label="questions, %")
-    write_caption(figure, (caption.checkpoint, counted(known)))
+    write_caption(figure, (caption.checkpoint, counted(numbers(rows))))
     return figure

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lmms_ca_plugin.errors import InputError
-from lmms_ca_plugin.figures._table import VANILLA, checked, numbers, one_metric
+from lmms_ca_plugin.figures._table import checked, numbers, one_metric
 from lmms_ca_plugin.figures.style import (
     GREY,
     LINES,
@@ -25,6 +25,7 @@ from lmms_ca_plugin.figures.style import (
     whole_ticks,
     write_caption,
 )
+from lmms_ca_plugin.results.schema import BASELINE
 
 COLUMNS = ("variant", "method", "x", "task", "metric", "score", "ci95_low", "ci95_high", "n")
 SCORE, TIME = 1.35, 0.75  # inches, heights of the two panels of a task
@@ -49,7 +50,7 @@ def curve(table: pd.DataFrame, caption: Caption, *, x_label: str) -> Figure:
     """
     rows = checked(table, "curve", COLUMNS, optional=("seconds_per_question",))
     metrics = one_metric(rows, "curve")
-    points = rows[rows["variant"] != VANILLA].dropna(subset=["x"])
+    points = rows[rows["variant"] != BASELINE].dropna(subset=["x"])
     empty = [task for task in metrics if task not in set(points["task"])]
     if empty:
         raise InputError(f"curve: no row of task {empty[0]} has an x, so it has no curve. Needed: variants with an x.")
@@ -65,7 +66,7 @@ def curve(table: pd.DataFrame, caption: Caption, *, x_label: str) -> Figure:
         heights = [SCORE, TIME] if timed else [SCORE]
         parts = cells[i // grid.columns, i % grid.columns].subgridspec(len(heights), 1, height_ratios=heights)
         upper = figure.add_subplot(parts[0])
-        mine, vanilla = points[points["task"] == task], rows[(rows["task"] == task) & (rows["variant"] == VANILLA)]
+        mine, vanilla = points[points["task"] == task], rows[(rows["task"] == task) & (rows["variant"] == BASELINE)]
         _scores(upper, mine, vanilla, lines)
         title(upper, f"{task}, {metric}")
         lowest = upper
@@ -91,7 +92,7 @@ def curve(table: pd.DataFrame, caption: Caption, *, x_label: str) -> Figure:
 def _scores(axes: Axes, points: pd.DataFrame, vanilla: pd.DataFrame, lines: dict[str, Line]) -> None:
     for score, low, high in vanilla[["score", "ci95_low", "ci95_high"]].to_numpy(float):
         axes.axhspan(low, high, color=GREY, alpha=0.2, linewidth=0, gid="vanilla interval")
-        axes.axhline(score, color="black", linestyle=(0, (5, 2)), linewidth=0.8, label=VANILLA)
+        axes.axhline(score, color="black", linestyle=(0, (5, 2)), linewidth=0.8, label=BASELINE)
     for method, rows in points.groupby("method", sort=False):
         line, rows = lines[str(method)], rows.sort_values("x")
         known = rows.dropna(subset=["ci95_low", "ci95_high"])

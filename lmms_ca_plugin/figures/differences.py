@@ -6,16 +6,17 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from lmms_ca_plugin.errors import InputError
-from lmms_ca_plugin.figures._table import VANILLA, checked, numbers, one_metric
+from lmms_ca_plugin.figures._table import checked, numbers, one_metric
 from lmms_ca_plugin.figures.style import BLUE, Caption, Grid, counted, new_figure, styled, title, write_caption
 from lmms_ca_plugin.results.multiplicity import ALPHA
+from lmms_ca_plugin.results.schema import BASELINE
 
 COLUMNS = ("variant", "task", "metric", "n", "delta", "delta_ci95_low", "delta_ci95_high", "p_holm")
 NARROWEST = 1.0  # points each way, so that hundredths of a point do not fill a panel
 
 
 @styled
-def differences(table: pd.DataFrame, caption: Caption, *, baseline: str = VANILLA) -> Figure:
+def differences(table: pd.DataFrame, caption: Caption, *, baseline: str = BASELINE) -> Figure:
     """Draws every variant's difference to vanilla, or to another baseline.
 
     A filled marker is significant after Holm's adjustment.
@@ -33,7 +34,7 @@ def differences(table: pd.DataFrame, caption: Caption, *, baseline: str = VANILL
         InputError: Columns are missing, a task has several metrics, or there is no variant with a difference.
     """
     rows = checked(table, "differences", COLUMNS)
-    rows = rows[rows["variant"] != VANILLA].dropna(subset=["delta"])
+    rows = rows[rows["variant"] != BASELINE].dropna(subset=["delta"])
     if rows.empty:
         raise InputError("differences: no variant beside vanilla has a delta, so there is nothing to draw.")
     metrics = one_metric(rows, "differences")

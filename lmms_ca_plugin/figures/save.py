@@ -8,11 +8,12 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from lmms_ca_plugin.atomic import write_atomically
 from lmms_ca_plugin.errors import InputError
 from lmms_ca_plugin.figures.style import styled
-from lmms_ca_plugin.results.schema import write_atomically
 
 # What would differ from one writing of the same figure to the next is left out of each.
+FORMS = (".png", ".pdf")  # to look at, and to print
 _METADATA: dict[str, dict[str, Any]] = {".pdf": {"CreationDate": None}, ".png": {}, ".svg": {"Date": None}}
 
 
@@ -26,6 +27,25 @@ def check_ending(path: Path) -> None:
         raise InputError(
             f"{path}: a figure cannot be written as '{path.suffix}'. Allowed endings: {', '.join(sorted(_METADATA))}."
         )
+
+
+def save_forms(figure: Figure, path: Path) -> tuple[Path, ...]:
+    """Writes a figure in all of `FORMS`.
+
+    Args:
+        figure: One of this folder's, or any other.
+        path: Its files' path, without an ending.
+
+    Returns:
+        The files.
+
+    Raises:
+        InputError: A file cannot be written.
+    """
+    files = tuple(path.with_name(path.name + form) for form in FORMS)
+    for file in files:
+        save(figure, file)
+    return files
 
 
 @styled

@@ -79,12 +79,10 @@ class Caption:
     Attributes:
         checkpoint: Whose numbers these are.
         interval: The kind of the intervals drawn, e.g. `95 % intervals, clustered by picture`.
-        n: Questions per task, where the table does not say.
     """
 
     checkpoint: str
     interval: str = ""
-    n: int | None = None
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from typing import Any
 from lmms_ca_plugin.engine.load import CheckpointOptions
 from lmms_ca_plugin.errors import LmmsCaError
 from lmms_ca_plugin.harness.record import versions, weights_of
+from lmms_ca_plugin.options import spell
 from lmms_ca_plugin.results.provenance import own_record
 
 SHOWN_LINES = 25
@@ -38,7 +39,6 @@ class HarnessRun:
         batch_size: Questions that pass the model together.
         limit: Documents per task, or None for all.
         environment: Variables beside the present ones.
-        more: Further arguments of the command.
     """
 
     model: str
@@ -48,12 +48,11 @@ class HarnessRun:
     batch_size: int = 1
     limit: int | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
-    more: tuple[str, ...] = ()
 
     @property
     def arguments(self) -> str:
         """The options as `--model_args` takes them."""
-        return ",".join(f"{name}={value}" for name, value in self.model_args.items())
+        return ",".join(f"{name}={spell(value)}" for name, value in self.model_args.items())
 
     def earlier(self) -> Path | None:
         """Finds what an earlier call of the same run left in the output folder.
@@ -89,7 +88,7 @@ class HarnessRun:
         return [
             *(str(Path(sys.executable).with_name("lmms-eval")), "--model", self.model, "--model_args", self.arguments),
             *("--tasks", ",".join(self.tasks), "--batch_size", str(self.batch_size), *limit),
-            *("--output_path", str(self.output), "--log_samples", "--timezone", "UTC", *self.more),
+            *("--output_path", str(self.output), "--log_samples", "--timezone", "UTC"),
         ]
 
     def __call__(self, tell: Callable[[str], object] = lambda _: None) -> Path:

@@ -22,10 +22,10 @@ from lmms_ca_plugin.errors import InputError
 from lmms_ca_plugin.harness.journal import Key
 from lmms_ca_plugin.harness.loaded import LoadedTasks
 from lmms_ca_plugin.methods import model_ids
-from lmms_ca_plugin.results.provenance import spell
+from lmms_ca_plugin.options import spell
 
 # What the record tells of how a run was carried out, as the entries' options call it.
-_CARRIED_OUT = ("pretrained", "revision", "dtype", "conversation", "image_aspect_ratio", "seed")
+_RECORDED = ("pretrained", "revision", "dtype", "conversation", "image_aspect_ratio", "seed")
 LOG = "harness.log"
 
 
@@ -137,7 +137,7 @@ def _alone(record: Mapping[str, Any], tasks: LoadedTasks) -> Namespace:
 
     `subset_seed` is no argument of the harness, whose `--limit` takes the first documents: readers have to know that.
     """
-    options = {name: record[name] for name in _CARRIED_OUT} | record["parameters"]
+    options = {name: record[name] for name in _RECORDED} | record["parameters"]
     sizes = [len(chosen) for chosen in tasks.chosen.values() if chosen is not None]
     return Namespace(
         # Scores need no pictures, and decoding them once more per variant would cost more than scoring.

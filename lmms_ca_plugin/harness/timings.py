@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lmms_ca_plugin.atomic import write_atomically
 from lmms_ca_plugin.engine.requests import Answer
 from lmms_ca_plugin.engine.timing import Timed
-from lmms_ca_plugin.results.schema import write_atomically
 
 FILE = "timing.json"
 

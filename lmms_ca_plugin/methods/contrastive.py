@@ -145,8 +145,8 @@ class Contrastive(Method):
         if review is None or (fusion is None and self.scope == "fusion"):
             raise OptionError(
                 f"The paper's blocks are known only for LLaVA-1.5 and 1.6 on a 32-block LLaMA; this checkpoint is "
-                f"'{trunk.model_type}' on a {trunk.num_blocks}-block '{trunk.text_type}'. Name its blocks (0 to "
-                f"{last}), e.g. review_layer={max(last - 2, 0)},scope=2:4, or give profile=FILE.json."
+                f"{trunk.described}. Name its blocks (0 to {last}), e.g. review_layer={max(last - 2, 0)},scope=2:4, or "
+                "give profile=FILE.json."
             )
         named = self.post_layer is not None or self.review_layer is not None
         post = self.post_layer if self.post_layer is not None else (review - 1 if named or post is None else post)
@@ -154,9 +154,7 @@ class Contrastive(Method):
         scopes = {"fusion": fusion or (), "shallow": range(half), "deep": range(half, post), "all": range(post)}
         scope = scopes[self.scope] if isinstance(self.scope, str) else self.scope
         for name, blocks in (("review_layer", (review,)), ("post_layer", (post,)), ("scope", scope)):
-            outside = [b for b in blocks if not 0 <= b <= last]
-            if outside:
-                raise OptionError(f"{name}: the checkpoint has no block {outside[0]}. Allowed: 0 to {last}.")
+            trunk.check_blocks(name, blocks)
             late = [b for b in blocks if b >= review and name != "review_layer"]
             if late:
                 raise OptionError(

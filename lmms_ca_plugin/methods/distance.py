@@ -12,7 +12,6 @@ from typing import Any, Literal
 
 import torch
 
-from lmms_ca_plugin.errors import OptionError
 from lmms_ca_plugin.families._contract import Prompt, Trunk
 from lmms_ca_plugin.methods._contract import Method, Plan, Read, Reads
 from lmms_ca_plugin.methods.contrastive import DISTANCES, distribution
@@ -36,10 +35,9 @@ class Distance(Method):
         Raises:
             OptionError: A block that the checkpoint lacks.
         """
-        last = trunk.num_blocks - 1
-        if self.to_layer is not None and not 0 <= self.to_layer <= last:
-            raise OptionError(f"to_layer={self.to_layer}: the checkpoint has no such block. Allowed: 0 to {last}.")
-        bound = replace(self, to_layer=last if self.to_layer is None else self.to_layer)
+        bound = replace(self, to_layer=trunk.num_blocks - 1 if self.to_layer is None else self.to_layer)
+        assert bound.to_layer is not None
+        trunk.check_blocks("to_layer", (bound.to_layer,))
         return Plan(reads=tuple(Read(block) for block in range(trunk.num_blocks)), observe=bound._observe)
 
     def _observe(self, reads: Reads, prompt: Prompt) -> tuple[dict[str, Any], ...]:

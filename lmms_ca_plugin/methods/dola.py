@@ -77,9 +77,7 @@ class Dola(Method):
         middle, upper = (count // 2, count // 2) if count <= 40 else (20, count - 20)
         buckets = {"low": range(start, middle, 2), "high": range(upper, count, 2)}
         blocks = buckets[self.layers] if isinstance(self.layers, str) else self.layers
-        outside = [block for block in blocks if not 0 <= block < count]
-        if outside:
-            raise OptionError(f"layers: the checkpoint has no block {outside[0]}. Allowed: 0 to {count - 1}.")
+        trunk.check_blocks("layers", blocks)
         if not blocks:
             raise OptionError(
                 f"layers={self.layers} names no block of a {count}-block checkpoint. Name blocks, 0 to {count - 1}, or "
@@ -92,9 +90,7 @@ class Dola(Method):
         assert isinstance(candidates, tuple)  # bound by plan()
         log: tuple[dict[str, int], ...] = ({},) * len(logits)
         if candidates:
-            states = torch.stack(
-                [reads[Read(block, "hidden", every_step=True)] for block in candidates], 1
-            )  # (b, c, e)
+            states = torch.stack([reads[_read(block)] for block in candidates], 1)  # (b, c, e)
             early = log_probabilities(family.head(family.norm(states) if self.norm else states))  # (b, c, v)
             final = log_probabilities(logits.to(early.device))  # (b, v)
             chosen = DIVERGENCES[self.divergence](final[:, None], early).argmax(-1)  # (b,): the first of equals

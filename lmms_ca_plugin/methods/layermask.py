@@ -45,8 +45,7 @@ class LayerMask(Method):
         last = trunk.num_blocks - 1
         if self.layer is None:
             raise OptionError(f"layermask masks one block: give layer=n, or take layermask_L<n>. Allowed: 0 to {last}.")
-        if not 0 <= self.layer <= last:
-            raise OptionError(f"layer={self.layer}: the checkpoint has no such block. Allowed: 0 to {last}.")
+        trunk.check_blocks("layer", (self.layer,))
         if self.mode == "zero":
             added = (block for block in trunk.added_after if block >= self.layer)
             zeros = Edit(self.layer, "residual", self._factors)

@@ -152,16 +152,14 @@ class ViCrop(Method):
         return seen if self.align == "processor" else cells_of(picture, whole(picture), seen.grid)
 
     def _block(self, trunk: Trunk) -> int:
-        last = trunk.num_blocks - 1
         if self.layer is None and not trunk.is_paper_trunk:
             raise OptionError(
                 f"The paper's layer is known only for LLaVA-1.5 and 1.6 on a 32-block LLaMA; this checkpoint is "
-                f"'{trunk.model_type}' on a {trunk.num_blocks}-block '{trunk.text_type}'. Name a block in the middle "
-                f"(0 to {last}), e.g. layer={trunk.num_blocks * 7 // 16}."
+                f"{trunk.described}. Name a block in the middle (0 to {trunk.num_blocks - 1}), e.g. "
+                f"layer={trunk.num_blocks * 7 // 16}."
             )
         block = PAPER_LAYER if self.layer is None else self.layer
-        if not 0 <= block <= last:
-            raise OptionError(f"layer={block}: the checkpoint has no such block. Allowed: 0 to {last}.")
+        trunk.check_blocks("layer", (block,))
         return block
 
     # ---- records -----------------------------------------------------------------------------------------------------

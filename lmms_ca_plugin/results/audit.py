@@ -75,7 +75,7 @@ def _averages(rows: Sequence[PublishedRow]) -> Iterator[Finding]:
             yield Finding(kind, f"{row.label}, average", f"printed {printed}, mean of its cells {rounded} ({mean:.5f})")
         missing = [name for name in SETS if name not in row.cells]
         if missing:
-            what = f"{printed} is over {6 - len(missing)} sets, without {', '.join(missing)}"
+            what = f"{printed} is over {len(SETS) - len(missing)} sets, without {', '.join(missing)}"
             yield Finding("average over fewer sets", f"{row.label}, average", what)
 
 

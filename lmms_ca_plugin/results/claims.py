@@ -54,16 +54,16 @@ def claims_above(claims: Mapping[int, Sequence[PairedDifference]], margin: float
         if any(pair.n_clusters < 2 for pair in pairs):
             raise InputError(f"Claim {number} rests on fewer than 2 clusters: there is no standard error.")
     p_values = {number: max(pair.p_above(margin) for pair in pairs) for number, pairs in claims.items()}
-    adjusted = holm({str(number): p_value for number, p_value in p_values.items()})
+    adjusted = holm(p_values)
     found: dict[int, Claim] = {}
     for rank, number in enumerate(sorted(p_values, key=p_values.__getitem__)):
         level = alpha / (len(claims) - rank)
         low = min(pair.lower_bound(level) for pair in claims[number])
-        holds = adjusted[str(number)] < alpha
+        holds = adjusted[number] < alpha
         found[number] = Claim(
             difference=min(pair.difference for pair in claims[number]),
             low=low if holds else min(low, margin),
-            p_holm=adjusted[str(number)],
+            p_holm=adjusted[number],
             holds=holds,
         )
     return {number: found[number] for number in claims}

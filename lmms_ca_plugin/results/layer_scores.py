@@ -16,7 +16,7 @@ from lmms_ca_plugin.errors import InputError, unknown
 from lmms_ca_plugin.results.schema import BASELINE
 from lmms_ca_plugin.results.statistics import Scores
 
-VANILLA, ZERO, KNOCKOUT = BASELINE, "zero", "knockout"
+ZERO, KNOCKOUT = "zero", "knockout"
 _COLUMNS = ("task", "document", "cluster", "score")
 _DOCUMENT = ["task", "document"]
 
@@ -101,7 +101,7 @@ def from_tables(vanilla: pd.DataFrame, masked: Iterable[tuple[str, int, pd.DataF
         InputError: A column, a block or a document of a variant is missing, or one is there twice.
         OptionError: An unknown mode.
     """
-    indexed = _by_document(vanilla, VANILLA)
+    indexed = _by_document(vanilla, BASELINE)
     documents, clusters, unmasked = indexed.index, tuple(indexed["cluster"]), _variant(indexed)
     found: dict[str, dict[int, Variant]] = {ZERO: {}, KNOCKOUT: {}}
     for mode, block, table in masked:

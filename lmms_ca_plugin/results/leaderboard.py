@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from lmms_ca_plugin.atomic import write_atomically
 from lmms_ca_plugin.errors import InputError
 from lmms_ca_plugin.results.multiplicity import holm
 from lmms_ca_plugin.results.provenance import Provenance
 from lmms_ca_plugin.results.published import published_value
 from lmms_ca_plugin.results.runs import TaskRun, read_runs
-from lmms_ca_plugin.results.schema import BASELINE, KEY, Row, Value, read_csv, to_csv, write_atomically
+from lmms_ca_plugin.results.schema import BASELINE, KEY, Row, Value, read_csv, to_csv
 from lmms_ca_plugin.results.statistics import PairedDifference, mean_interval, paired_difference
 
 
@@ -86,15 +86,13 @@ def _differences(runs: Sequence[TaskRun], method: str) -> dict[tuple[int, str], 
         for rank, metric in enumerate(run.metrics):
             before, after = base.documents[metric].to_numpy(), run.documents[metric].to_numpy()
             key = (id(run), metric)
-            found[key] = paired_difference(before, after, run.documents["cluster"].tolist(), resamples=0)
+            found[key] = paired_difference(before, after, run.documents["cluster"].tolist())
             family[key] = (origin.model, origin.revision, origin.method, origin.method_args, _role(rank, metric))
     adjusted: dict[tuple[int, str], tuple[PairedDifference, float]] = {}
     for group in set(family.values()):
-        members = {str(i): key for i, key in enumerate(family) if family[key] == group}
         # One cluster has no p-value (NaN): its difference stands in the row without one.
-        tested = {name: p for name, key in members.items() if not math.isnan(p := found[key].p_value)}
-        p_holm = holm(tested)
-        adjusted |= {key: (found[key], p_holm.get(name, math.nan)) for name, key in members.items()}
+        p_holm = holm({key: found[key].p_value for key in family if family[key] == group})
+        adjusted |= {key: (found[key], p_value) for key, p_value in p_holm.items()}
     return adjusted
 
 

@@ -10,10 +10,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from lmms_ca_plugin.atomic import write_atomically
 from lmms_ca_plugin.results.claims import Claim
 from lmms_ca_plugin.results.profiles import BlockTest, Calibration, Point, Profile
 from lmms_ca_plugin.results.reports import points
-from lmms_ca_plugin.results.schema import write_atomically
 from lmms_ca_plugin.results.statistics import Interval
 
 

@@ -283,7 +283,7 @@ def _claims(role: Role, scores: LayerScores, blocks: Sequence[int], rules: Profi
 
 
 def _drop(before: Variant, masked: Variant, clusters: Sequence[str]) -> PairedDifference:
-    return paired_difference(masked.scores, before.scores, clusters, resamples=0)
+    return paired_difference(masked.scores, before.scores, clusters)
 
 
 def _curve(scores: LayerScores, block: int) -> BlockCurve:

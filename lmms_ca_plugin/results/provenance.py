@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from lmms_ca_plugin.options import spell, split_args
+
 # Options that say where and how a run is carried out; the others say what is computed and belong to its identity.
 _CARRIED_OUT = frozenset(
     {"pretrained", "revision", "device", "device_map", "dtype", "attn_implementation", "trust_remote_code"}
@@ -43,33 +45,6 @@ class Provenance:
     commit: str
     date: str
     command: str
-
-
-def spell(value: Any) -> str:
-    """Writes an option's value as `--model_args` takes it.
-
-    Args:
-        value: A number, a text, a boolean or a list.
-
-    Returns:
-        Its text; lists are joined by colons.
-    """
-    if isinstance(value, (list, tuple)):
-        return ":".join(map(str, value))
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def split_args(text: str) -> dict[str, str]:
-    """Splits `--model_args` at the commas outside brackets and quotes, as the harness does.
-
-    Args:
-        text: E.g. `pretrained=a/b,layers=[1,2]`.
-
-    Returns:
-        Value by option.
-    """
-    parts = re.findall(r"""(?:[^,\[\]{}"']|\[[^\]]*\]|\{[^}]*\}|"[^"]*"|'[^']*')+""", text or "")
-    return {key.strip(): value.strip() for key, _, value in (part.partition("=") for part in parts)}
 
 
 def _command(cli: Mapping[str, Any]) -> str:

@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from lmms_ca_plugin.errors import InputError
-from lmms_ca_plugin.results.provenance import spell, split_args
+from lmms_ca_plugin.options import spell, split_args
+from lmms_ca_plugin.scoring.documents import BENCHMARKS
 
-SETS = ("gqa", "vqav2", "okvqa", "vizwiz", "textvqa", "docvqa")
+SETS = tuple(BENCHMARKS)
 BENCHMARK_OF: dict[str, str] = {f"ca_{name}": name for name in SETS} | {
     "gqa": "gqa",
     "vqav2_val": "vqav2",

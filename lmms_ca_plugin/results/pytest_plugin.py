@@ -66,9 +66,10 @@ def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config
     if not baseline or not candidate:
         raise pytest.UsageError("--ca-baseline and --ca-candidate go together: one of them is missing.")
     from lmms_ca_plugin.errors import LmmsCaError
+    from lmms_ca_plugin.options import names_in
     from lmms_ca_plugin.results.regression import Rules, compare
 
-    tasks = [task for task in config.getoption("--ca-tasks").split(",") if task]
+    tasks = [task for task in names_in(config.getoption("--ca-tasks")) if task]
     try:
         rules = Rules(config.getoption("--ca-tolerance") / 100, config.getoption("--ca-alpha"))
         found = compare(baseline, candidate, rules, tasks)

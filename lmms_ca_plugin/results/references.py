@@ -15,11 +15,11 @@ from typing import Any
 
 import pandas as pd
 
+from lmms_ca_plugin.atomic import write_atomically
 from lmms_ca_plugin.errors import InputError, nearest
 from lmms_ca_plugin.results.provenance import Provenance
 from lmms_ca_plugin.results.published import folder
 from lmms_ca_plugin.results.runs import TaskRun, read_runs
-from lmms_ca_plugin.results.schema import write_atomically
 
 FORMAT = 1
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")

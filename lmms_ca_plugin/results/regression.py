@@ -17,7 +17,7 @@ from lmms_ca_plugin.results.multiplicity import ALPHA, holm
 from lmms_ca_plugin.results.power import samples_to_decide
 from lmms_ca_plugin.results.references import load_side
 from lmms_ca_plugin.results.runs import TaskRun
-from lmms_ca_plugin.results.statistics import PairedDifference, paired_difference
+from lmms_ca_plugin.results.statistics import PairedDifference, bootstrap_interval, paired_difference
 
 FEWEST = 20
 """Below so many common documents no verdict is given."""
@@ -71,6 +71,7 @@ class TaskVerdict:
     baseline_score: float
     candidate_score: float
     pair: PairedDifference
+    bootstrap: tuple[float, float]
     p_holm: float
     samples_to_decide: int | None
     flips: tuple[Flip, ...]
@@ -102,6 +103,7 @@ class _Paired:
     before: TaskRun
     after: TaskRun
     pair: PairedDifference
+    bootstrap: tuple[float, float]
     common: tuple[int, ...]
     notes: tuple[str, ...]
 
@@ -196,7 +198,8 @@ def _pair(before: TaskRun, after: TaskRun) -> _Paired:
     clusters = left["cluster"] if before.cluster_source == "image" else right["cluster"]
     if clusters.nunique() < 2:
         raise CannotCompareError(f"{task}: all documents show one picture, so that there is no standard error.")
-    pair = paired_difference(left[metric].to_numpy(), right[metric].to_numpy(), clusters.tolist())
+    old, new, of = left[metric].to_numpy(), right[metric].to_numpy(), clusters.tolist()
+    pair = paired_difference(old, new, of)
     notes = [] if "image" in (before.cluster_source, after.cluster_source) else ["standard error is not clustered"]
     notes += [
         f"the {side}'s version is not known"
@@ -208,7 +211,8 @@ def _pair(before: TaskRun, after: TaskRun) -> _Paired:
     if not pair.improved and not pair.worsened:
         bound = 1 - 0.05 ** (1 / pair.n_clusters)
         notes.append(f"no document changed; at 95 %, at most {bound:.1%} of such pictures would")
-    return _Paired(before, after, pair, tuple(int(doc_id) for doc_id in common), tuple(notes))
+    drawn = bootstrap_interval(new - old, of)
+    return _Paired(before, after, pair, drawn, tuple(int(doc_id) for doc_id in common), tuple(notes))
 
 
 def judge(pair: PairedDifference, p_holm: float, rules: Rules) -> str:
@@ -250,6 +254,7 @@ def _verdict(both: _Paired, p_holm: float, rules: Rules, tasks: int) -> TaskVerd
         baseline_score=float(left[metric].mean()),
         candidate_score=float(right[metric].mean()),
         pair=pair,
+        bootstrap=both.bootstrap,
         p_holm=p_holm,
         samples_to_decide=decide,
         flips=tuple(sorted(flips, key=lambda flip: (flip.candidate_score - flip.baseline_score, flip.doc_id))),

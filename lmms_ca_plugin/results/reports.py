@@ -71,7 +71,7 @@ def details(task: TaskVerdict, flips: int = 10) -> list[str]:
     lines = [
         f"improved {pair.improved}, worsened {pair.worsened} of {pair.n} documents on {pair.n_clusters} clusters; "
         f"paired t p = {pair.p_value:.2g}; "
-        f"bootstrap [{100 * pair.bootstrap_low:+.2f}, {100 * pair.bootstrap_high:+.2f}]; "
+        f"bootstrap [{100 * task.bootstrap[0]:+.2f}, {100 * task.bootstrap[1]:+.2f}]; "
         f"McNemar {test.fixed} fixed, {test.broken} broken, p = {test.p_value:.2g}"
     ]
     lines += _remarks(task)
@@ -99,7 +99,7 @@ def _task_json(task: TaskVerdict) -> dict[str, Any]:
         "stderr": points(pair.stderr),
         "ci95": [points(pair.low), points(pair.high)],
         "ci90": [points(end) for end in pair.interval(0.90)],
-        "bootstrap_ci95": [points(pair.bootstrap_low), points(pair.bootstrap_high)],
+        "bootstrap_ci95": [points(end) for end in task.bootstrap],
         "p_value": pair.p_value,
         "p_holm": task.p_holm,
         "mcnemar": {"fixed": pair.mcnemar.fixed, "broken": pair.mcnemar.broken, "p_value": pair.mcnemar.p_value},

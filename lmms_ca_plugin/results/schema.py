@@ -10,8 +10,6 @@ from __future__ import annotations
 import csv
 import io
 import math
-import os
-import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -64,28 +62,6 @@ def _cell(column: str, value: Value) -> str:
     if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
         return ""
     return escape(str(value)) if column in TEXT else repr(round(value, 10) if isinstance(value, float) else value)
-
-
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Writes a file that is either the old one or the whole new one, whatever happens meanwhile.
-
-    Args:
-        path: The file; its folder is made if it is missing.
-        content: What it is to hold; text becomes UTF-8.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def to_csv(rows: Iterable[Mapping[str, Value]]) -> str:

@@ -55,8 +55,6 @@ class McNemar:
 class PairedDifference(MeanChange):
     """Candidate minus baseline over the same documents."""
 
-    bootstrap_low: float
-    bootstrap_high: float
     mcnemar: McNemar
     n: int
     improved: int
@@ -144,16 +142,14 @@ def bootstrap_interval(
     clusters: Sequence[Hashable],
     seed: int = 0,
     resamples: int = _RESAMPLES,
-    level: float = 0.95,
 ) -> tuple[float, float]:
-    """Computes the percentile interval of a mean by drawing whole clusters with replacement.
+    """Computes the 95 % percentile interval of a mean by drawing whole clusters with replacement.
 
     Args:
         scores: (documents,) scores or differences.
         clusters: (documents,) the cluster of each, numbered by first appearance.
         seed: Of NumPy's PCG64 generator.
         resamples: How often to draw.
-        level: The interval's coverage.
 
     Returns:
         The interval's ends, in the scores' unit.
@@ -173,7 +169,7 @@ def bootstrap_interval(
             0, n_clusters, (min(at_once, resamples - start), n_clusters)
         )  # (resamples, clusters)
         means.append(sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1))  # (resamples,)
-    low, high = np.quantile(np.concatenate(means), [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(np.concatenate(means), [0.025, 0.975])
     return float(low), float(high)
 
 
@@ -216,8 +212,6 @@ def paired_difference(
     baseline: Sequence[float] | Scores,
     candidate: Sequence[float] | Scores,
     clusters: Sequence[Hashable],
-    seed: int = 0,
-    resamples: int = _RESAMPLES,
 ) -> PairedDifference:
     """Compares two models on the same documents, candidate minus baseline.
 
@@ -225,12 +219,10 @@ def paired_difference(
         baseline: (documents,) scores from 0 to 1.
         candidate: (documents,) scores of the same documents in the same order.
         clusters: (documents,) the cluster of each.
-        seed: Of the bootstrap.
-        resamples: Of the bootstrap; 0 leaves its interval NaN.
 
     Returns:
-        The difference with its standard error, interval and p-value, bootstrap interval, exact McNemar test and counts.
-        In the scores' unit.
+        The difference with its standard error, interval and p-value, the exact McNemar test and counts. In the scores'
+        unit.
 
     Raises:
         InputError: Scores that are not finite, or unequal lengths.
@@ -240,14 +232,11 @@ def paired_difference(
     codes, n_clusters = _codes(clusters, change.size)
     mean = float(change.mean())
     stderr = clustered_stderr(change, clusters) if n_clusters > 1 else float("nan")
-    drawn = bootstrap_interval(change, clusters, seed, resamples) if resamples else (float("nan"), float("nan"))
     return PairedDifference(
         difference=mean,
         stderr=stderr,
         answers=_answers(change, codes, n_clusters),
         n_clusters=n_clusters,
-        bootstrap_low=drawn[0],
-        bootstrap_high=drawn[1],
         mcnemar=mcnemar_exact(before, after),
         n=change.size,
         improved=int((change > 0).sum()),

@@ -22,7 +22,7 @@ from lmms_ca_plugin.errors import InputError
 from lmms_ca_plugin.results.markdown import as_markdown
 from lmms_ca_plugin.results.multiplicity import ALPHA
 from lmms_ca_plugin.results.published import SETS, benchmark_of
-from lmms_ca_plugin.results.schema import Row, escape
+from lmms_ca_plugin.results.schema import BASELINE, Row, escape
 from lmms_ca_plugin.scoring.documents import BENCHMARKS
 
 Form = Literal["markdown", "csv", "latex"]
@@ -35,7 +35,7 @@ _TITLES = {
     "textvqa": "TextVQA",
     "docvqa": "DocVQA",
 }
-_HEADER = ("Model", "Method", *(_TITLES[name] for name in SETS), "Average")
+_HEADER = ("Model", "Method", *_TITLES.values(), "Average")
 _MARK = "*"
 
 
@@ -126,7 +126,7 @@ def _lines(rows: Sequence[Row]) -> list[tuple[str, ...]]:
             cells[key][benchmark] = row
     names = _names(list(cells))
     lines: list[tuple[str, ...]] = []
-    for key in sorted(cells, key=lambda key: (key[0], key[2] != "vanilla", names[key])):
+    for key in sorted(cells, key=lambda key: (key[0], key[2] != BASELINE, names[key])):
         found = [cells[key].get(name) for name in SETS]
         scores = [_number(row, "score") if row else None for row in found]
         lines.append((key[0], names[key], *map(_cell, found), _average(scores)))

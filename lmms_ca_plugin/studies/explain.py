@@ -20,7 +20,7 @@ from PIL import Image, ImageOps
 from lmms_ca_plugin.engine.fingerprint import check_profiles
 from lmms_ca_plugin.engine.generation import Generation
 from lmms_ca_plugin.engine.load import CheckpointOptions, InputOptions, describe, load
-from lmms_ca_plugin.errors import InputError, OptionError
+from lmms_ca_plugin.errors import InputError
 from lmms_ca_plugin.families._cells import Cells
 from lmms_ca_plugin.families._contract import Message, Question, Trunk
 from lmms_ca_plugin.figures.explanation import EQUAL, Explanation, Map, Mask, Rectangle, Said
@@ -49,7 +49,7 @@ class ExplainOptions:
     inputs: InputOptions = field(default_factory=InputOptions)
     given: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     layers: tuple[int, ...] | None = None
-    max_new_tokens: int = 16
+    max_new_tokens: int = Generation.max_new_tokens
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def explain(image: Path, question: str, wanted: ExplainOptions) -> Explained:
     methods = every_method.declare(found.trunk, wanted.given, wanted.checkpoint.pretrained)
     check_profiles([declared.method for declared in methods.values() if declared.method], wanted.checkpoint)
     generation = Generation(wanted.max_new_tokens)
-    _check(wanted.layers, found.trunk)
+    found.trunk.check_blocks("layers", wanted.layers or ())
     asked = Question("explain", image.name, 0, lambda: (Message("user", question, (picture,)),), len(question))
     family = load(found, wanted.inputs)
     outcomes = every_method.answer(family, asked, methods, generation)
@@ -135,14 +135,6 @@ def read_picture(file: Path) -> Image.Image:
             return ImageOps.exif_transpose(opened).convert("RGB")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # Pillow's, on damaged files
         raise InputError(f"{file} cannot be read as a picture: {error}.") from error
-
-
-def _check(layers: tuple[int, ...] | None, trunk: Trunk) -> None:
-    outside = [block for block in layers or () if not 0 <= block < trunk.num_blocks]
-    if outside:
-        raise OptionError(
-            f"layers: the checkpoint has no block {outside[0]}. Allowed: 0 to {trunk.num_blocks - 1}, joined by colons."
-        )
 
 
 def _telling(contrast: Mapping[str, Any], trunk: Trunk) -> tuple[int, ...]:

@@ -18,15 +18,16 @@ import pandas as pd
 from lmms_ca_plugin.engine.load import describe
 from lmms_ca_plugin.errors import InputError
 from lmms_ca_plugin.figures.curve import curve
-from lmms_ca_plugin.figures.save import save
+from lmms_ca_plugin.figures.save import save_forms
 from lmms_ca_plugin.harness.journal import Key
 from lmms_ca_plugin.harness.loaded import LoadedTasks
 from lmms_ca_plugin.harness.runner import Runner
 from lmms_ca_plugin.harness.study import Finished, Study, Variant
-from lmms_ca_plugin.results.layer_scores import KNOCKOUT, VANILLA, ZERO, from_tables
+from lmms_ca_plugin.results.layer_scores import KNOCKOUT, ZERO, from_tables
 from lmms_ca_plugin.results.profile_file import write_profile
 from lmms_ca_plugin.results.profiles import Profile, ProfileRules, find_profile, sizes_of_halves
 from lmms_ca_plugin.results.runs import read_runs
+from lmms_ca_plugin.results.schema import BASELINE
 from lmms_ca_plugin.studies.asked import Asked
 from lmms_ca_plugin.studies.captions import caption_of
 from lmms_ca_plugin.studies.tidy import tidy
@@ -55,7 +56,7 @@ def study_of(asked: Asked) -> Study:
     masked = [
         asked.variant(f"{mode}_L{n}", "layermask", float(n), layer=n, mode=mode) for mode in MODES for n in blocks
     ]
-    return asked.study("profile", [asked.variant(VANILLA, "vanilla"), *masked])
+    return asked.study("profile", [asked.variant(BASELINE, "vanilla"), *masked])
 
 
 def profile(asked: Asked, output: Path, rules: ProfileRules) -> Profiled:
@@ -151,10 +152,7 @@ def _place(variant: Variant) -> tuple[str, int]:
 
 def _drawn(finished: Finished) -> tuple[Path, ...]:
     table = tidy(finished)
-    modes = {v.name: VANILLA if v.name == VANILLA else _place(v)[0] for v in finished.study.variants}
+    modes = {v.name: BASELINE if v.name == BASELINE else _place(v)[0] for v in finished.study.variants}
     table["method"] = table["variant"].map(modes)  # a curve per mode
     figure = curve(table, caption_of(finished), x_label="block at which the image tokens are taken away")
-    paths = tuple(finished.study.output / f"profile{form}" for form in (".png", ".pdf"))
-    for path in paths:
-        save(figure, path)
-    return paths
+    return save_forms(figure, finished.study.output / "profile")

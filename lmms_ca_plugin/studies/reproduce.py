@@ -6,7 +6,6 @@ paper's, which `results.published` decides. Every printed row is there, and one 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 
+from lmms_ca_plugin.atomic import write_atomically
 from lmms_ca_plugin.engine.load import CheckpointOptions
 from lmms_ca_plugin.errors import OptionError
 from lmms_ca_plugin.results.markdown import as_markdown
@@ -27,7 +27,7 @@ from lmms_ca_plugin.results.published import (
     published_value,
     tables,
 )
-from lmms_ca_plugin.results.schema import write_atomically
+from lmms_ca_plugin.results.schema import BASELINE
 from lmms_ca_plugin.studies.asked import Asked, folder_of
 from lmms_ca_plugin.studies.sweep import Planned, Swept, planned, sweep
 from lmms_ca_plugin.studies.targets import Claim, Target, load_target
@@ -128,7 +128,7 @@ def _made(target: Target, swept: Mapping[str, Swept], place: Path) -> Reproduced
     claims = {c: [beside(claim, c, target, found[c]) for claim in target.claims(of)] for c, of in swept.items()}
     layout = None
     if target.TABLE is not None:
-        layout = laid_out(target.TABLE, target, found, {c: of.missing for c, of in swept.items()})
+        layout = laid_out(target, found, {c: of.missing for c, of in swept.items()})
         files.append(place.with_suffix(".csv"))
         write_atomically(files[-1], layout.to_csv(index=False, lineterminator="\n"))
         files.append(place.with_suffix(".md"))
@@ -166,7 +166,6 @@ def beside(claim: Claim, checkpoint: str, target: Target, table: pd.DataFrame) -
 
 # ---- the layout ------------------------------------------------------------------------------------------------------
 def laid_out(
-    number: int,
     target: Target,
     found: Mapping[str, pd.DataFrame],
     unfit: Mapping[str, Mapping[str, str]] | None = None,
@@ -174,8 +173,7 @@ def laid_out(
     """Lays a printed table out with ours beside it.
 
     Args:
-        number: The table's number.
-        target: Which checkpoints it shows.
+        target: Which table, and which checkpoints it shows.
         found: Tidy tables of the runs, by checkpoint.
         unfit: Why variants could not be run, by checkpoint and variant.
 
@@ -185,7 +183,8 @@ def laid_out(
     ours = {printed_model(checkpoint): checkpoint for checkpoint in found if printed_model(checkpoint)}
     reasons = {c: {v: f"not run: {reason}" for v, reason in of.items()} for c, of in (unfit or {}).items()}
     lines: list[dict[str, str]] = []
-    for row in (row for row in tables() if row.table == number):
+    rows = [row for row in tables() if row.table == target.TABLE]
+    for row in rows:
         model = row.model.removesuffix("-7B")
         note = _why_not(model, target, ours) or reasons.get(ours[model], {}).get(_variant(row), "")
         lines.append(_line(model, row, "printed", {name: row.cells.get(name, "") for name in (*SETS, "average")}, note))
@@ -193,7 +192,7 @@ def laid_out(
             table = found[ours[model]]
             lines += _ours(model, _variant(row), table, _printed(ours[model], row, table))
     for checkpoint, table in found.items():
-        shown = {_variant(row) for row in tables() if row.table == number} if checkpoint in ours.values() else set()
+        shown = {_variant(row) for row in rows} if checkpoint in ours.values() else set()
         for variant in dict.fromkeys(table["variant"]):
             if variant not in shown:
                 lines += _ours(checkpoint, str(variant), table)
@@ -213,7 +212,7 @@ def _why_not(model: str, target: Target, ours: Mapping[str | None, str]) -> str:
 
 def _variant(row: PublishedRow) -> str:
     """Our variant of a printed row."""
-    return row.scope or ("vanilla" if row.method == "baseline" else row.method)
+    return row.scope or (BASELINE if row.method == "baseline" else row.method)
 
 
 def _line(model: str, row: PublishedRow | str, kind: str, cells: Mapping[str, str], note: str = "") -> dict[str, str]:
@@ -229,10 +228,10 @@ def _ours(
         return [_line(model, variant, "ours", {}, "not run: none of the tasks is one of the six sets")]
     scores = {benchmark: float(row["score"]) for benchmark, row in rows.items()}
     half = {b: (row["ci95_high"] - row["ci95_low"]) / 2 for b, row in rows.items()}
-    scores_and_mean = {**scores, **({"average": sum(scores.values()) / 6} if len(scores) == len(SETS) else {})}
+    scores_and_mean = {**scores, **({"average": sum(scores.values()) / len(SETS)} if len(scores) == len(SETS) else {})}
     sizes = [int(row["n"]) for row in rows.values()]
     n = f"{min(sizes)}" if min(sizes) == max(sizes) else f"{min(sizes)} to {max(sizes)}"
-    subset = any(not math.isnan(_nan(row["limit"])) for row in rows.values())
+    subset = any(pd.notna(row["limit"]) for row in rows.values())
     note = f"n = {n} per set" + (", a seeded subset" if subset else "")
     cells = {
         name: f"{value:.2f}" + (f" ± {half[name]:.2f}" if name in half else "")
@@ -243,7 +242,7 @@ def _ours(
         shared = {name: f"{scores_and_mean[name] - value:+.2f}" for name, value in printed.items()}
         other = "" if shared else "not compared: the tasks or options are not the paper's"
         lines.append(_line(model, variant, "ours - printed", shared, other))
-    if variant != "vanilla":
+    if variant != BASELINE:
         differences = {
             benchmark: f"{row['delta']:+.2f} [{row['delta_ci95_low']:+.2f}, {row['delta_ci95_high']:+.2f}]"
             for benchmark, row in rows.items()
@@ -278,7 +277,3 @@ def _printed(checkpoint: str, row: PublishedRow, table: pd.DataFrame) -> dict[st
 
 def _doubled(benchmark: str, *tasks: str) -> OptionError:
     return OptionError(f"tasks {' and '.join(tasks)} are both of {benchmark}, which has one column. Name one of them.")
-
-
-def _nan(value: object) -> float:
-    return math.nan if value is None else float(value)  # type: ignore[arg-type]

@@ -11,20 +11,18 @@ from pathlib import Path
 
 import pandas as pd
 
+from lmms_ca_plugin.atomic import write_atomically
 from lmms_ca_plugin.engine.agreement import Agreement
 from lmms_ca_plugin.engine.load import describe
 from lmms_ca_plugin.engine.timing import Timed
 from lmms_ca_plugin.errors import GenerationError, LmmsCaError, OptionError
-from lmms_ca_plugin.figures.save import save
+from lmms_ca_plugin.figures.save import save_forms
 from lmms_ca_plugin.harness.runner import Runner
 from lmms_ca_plugin.harness.study import Finished, Study, Variant
 from lmms_ca_plugin.harness.timings import Timings
-from lmms_ca_plugin.results.schema import write_atomically
 from lmms_ca_plugin.studies.asked import Asked
 from lmms_ca_plugin.studies.sweeps import load_sweep
 from lmms_ca_plugin.studies.tidy import agreement, tidy
-
-FORMS = (".png", ".pdf")
 
 
 @dataclass(frozen=True)
@@ -185,15 +183,12 @@ def _drawn(
     missing: Mapping[str, str],
 ) -> Swept:
     folder = finished.study.output
-    figures = []
-    for drawn, figure in load_sweep(name).figures(finished, table).items():
-        for form in FORMS:
-            figures.append(folder / f"{drawn}{form}")
-            save(figure, figures[-1])
+    drawn = load_sweep(name).figures(finished, table)
+    figures = tuple(file for called, figure in drawn.items() for file in save_forms(figure, folder / called))
     compared = [
         agreement(finished.answers[variant.name], timed)
         for variant in finished.study.variants
         for timed in alone.get(variant.name, {}).values()
     ]
     agreed = sum(compared[1:], compared[0]) if compared else None
-    return Swept(finished, table, _csv(name, finished), tuple(figures), agreed, missing)
+    return Swept(finished, table, _csv(name, finished), figures, agreed, missing)

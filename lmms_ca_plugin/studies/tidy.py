@@ -27,22 +27,12 @@ from lmms_ca_plugin.results.statistics import mean_interval, paired_difference
 
 DEFAULT = "default"
 """A variant of this name is a second baseline: what differs from it by one option is paired with it, too."""
+_DIFFERENCE = ("delta", "delta_ci95_low", "delta_ci95_high", "p_value", "p_holm")
 COLUMNS = (
     *("study", "variant", "method", "method_args", "x", "task", "metric", "score", "stderr", "ci95_low", "ci95_high"),
-    *(
-        "n",
-        "n_clusters",
-        "cluster_source",
-        "delta",
-        "delta_ci95_low",
-        "delta_ci95_high",
-        "p_value",
-        "p_holm",
-        "n_empty",
-        "n_runaway",
-    ),
-    *("n_same", "seconds_per_question", "n_alone", "n_alone_differ", "alone_margin", "limit", "seed", "batch_size"),
-    *("default_delta", "default_delta_ci95_low", "default_delta_ci95_high", "default_p_value", "default_p_holm"),
+    *("n", "n_clusters", "cluster_source", *_DIFFERENCE, "n_empty", "n_runaway", "n_same", "seconds_per_question"),
+    *("n_alone", "n_alone_differ", "alone_margin", "limit", "seed", "batch_size"),
+    *(f"{DEFAULT}_{name}" for name in _DIFFERENCE),
 )
 
 
@@ -80,11 +70,10 @@ def tidy(finished: Finished, alone: Mapping[str, Mapping[str, Timed]] | None = N
             row |= {"study": study.name, "limit": study.limit, "seed": study.seed, "batch_size": study.batch_size}
             rows.append(row)
     for prefix in ("", f"{DEFAULT}_"):
-        p_values = {str(i): row.get(f"{prefix}p_value", math.nan) for i, row in enumerate(rows)}
-        # One cluster has no p-value (NaN), and so is no chance of seeing something.
-        tested = {number: p_value for number, p_value in p_values.items() if not math.isnan(p_value)}
-        for number, p_holm in holm(tested).items():
-            rows[int(number)][f"{prefix}p_holm"] = p_holm
+        # The baseline's own rows and one cluster have no p-value.
+        p_values = {i: row.get(f"{prefix}p_value", math.nan) for i, row in enumerate(rows)}
+        for i, p_holm in holm(p_values).items():
+            rows[i][f"{prefix}p_holm"] = p_holm
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
@@ -131,7 +120,7 @@ def _alone(answers: Mapping[Key, Answer], alone: Timed) -> dict[str, Any]:
 def _paired(run: TaskRun, baseline: TaskRun) -> dict[str, Any]:
     """The difference to the same documents of another variant, percent."""
     before, after = (of.documents[run.main].to_numpy() for of in (baseline, run))
-    pair = paired_difference(before, after, run.documents["cluster"].tolist(), resamples=0)
+    pair = paired_difference(before, after, run.documents["cluster"].tolist())
     found = {"delta": pair.difference, "delta_ci95_low": pair.low, "delta_ci95_high": pair.high}
     return {name: 100 * value for name, value in found.items()} | {"p_value": pair.p_value}
 

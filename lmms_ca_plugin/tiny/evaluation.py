@@ -27,7 +27,6 @@ from lmms_ca_plugin.tiny.world.pictures import pictures
 from lmms_ca_plugin.tiny.world.prompts import user_text
 
 Scenes = Callable[[Sequence[str]], Sequence[str | None]]
-_NEW_TOKENS = 16
 
 
 def evaluate(
@@ -60,7 +59,7 @@ def evaluate(
 
 def _scores(engine: Engine, rows: Mapping[str, Sequence[Row]], scenes: Scenes) -> dict[str, list[float]]:
     requests = [
-        Request(_question(benchmark, number, row, scene), Generation(max_new_tokens=_NEW_TOKENS))
+        Request(_question(benchmark, number, row, scene), Generation())
         for benchmark, of in rows.items()
         for number, (row, scene) in enumerate(zip(of, scenes([row[SCENE] for row in of]), strict=True))
     ]

@@ -189,7 +189,7 @@ def test_states_of_text_are_untouched_at_the_site(model_type, name, options):
     family = small_model(model_type)
     plan, prompt = plan_of(family, name, options), prompt_of(family, three_questions(name))
     _, run = forced(family, plan, three_questions(name), [])
-    for edit, decision in run.decisions.items():
+    for edit, decision in run.part.decisions.items():
         if edit.site != "weights":  # there, values say what a key is, and attention to text may change
             assert (decision.values[~prompt.is_image] == edit.neutral).all()
     touched = {edit.block for edit in plan.edits if edit.site == "residual"}

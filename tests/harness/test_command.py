@@ -24,8 +24,8 @@ def runs(suite, checkpoint, tmp_path_factory):
     """Batch 1 and batch 4, in one command by a file of runs: its imports cost more than all answers."""
     folder = tmp_path_factory.mktemp("runs")
     (folder / "runs.yaml").write_text("- batch_size: 1\n- batch_size: 4\n")
-    settings, more = {"pretrained": checkpoint, **LAYERS}, ("--config", str(folder / "runs.yaml"))
-    command = HarnessRun("llava_contrastive", settings, TYPED, folder, more=more).command
+    command = HarnessRun("llava_contrastive", {"pretrained": checkpoint, **LAYERS}, TYPED, folder).command
+    command += ["--config", str(folder / "runs.yaml")]
     at = command.index("--batch_size")
     del command[at : at + 2]  # it would win over the file
     environment = {**os.environ, **suite.environment, "HF_DATASETS_CACHE": str(folder / "cache")}

@@ -370,7 +370,7 @@ def test_off_is_off(family, site, off):
     plan = plan_of(family, **{"rho": 0.5, "site": site, **options})
     vanilla, _ = prefill(family, questions, Plan())
     edited, run = prefill(family, questions, plan)
-    assert run.decisions, "the edit was short-circuited"
+    assert run.part.decisions, "the edit was short-circuited"
     if site in ("logit", "knockout"):
         assert torch.allclose(vanilla, edited, rtol=1e-12, atol=1e-12)
     else:

@@ -44,7 +44,7 @@ def test_it_answers_as_vanilla_and_is_computed_with_it():
 
 
 def test_a_block_that_the_checkpoint_lacks_is_refused():
-    with pytest.raises(OptionError, match=re.escape("to_layer=6: the checkpoint has no such block. Allowed: 0 to 5.")):
+    with pytest.raises(OptionError, match=re.escape("to_layer: the checkpoint has no block 6. Allowed: 0 to 5.")):
         Distance(to_layer=6).plan(make_family("llava").trunk)
 
 

@@ -143,8 +143,8 @@ def test_what_is_added_between_blocks_is_left_out_from_the_masked_block_on():
     ("options", "message"),
     [
         ({}, r"give layer=n, or take layermask_L<n>\. Allowed: 0 to 5"),
-        ({"layer": 6}, r"layer=6: the checkpoint has no such block\. Allowed: 0 to 5"),
-        ({"layer": "-1"}, r"layer=-1: the checkpoint has no such block\. Allowed: 0 to 5"),
+        ({"layer": 6}, r"layer: the checkpoint has no block 6\. Allowed: 0 to 5"),
+        ({"layer": "-1"}, r"layer: the checkpoint has no block -1\. Allowed: 0 to 5"),
         ({"layer": 1, "mode": "knokout"}, r"mode=knokout is not allowed\. Allowed: zero, knockout, knockout_from"),
         ({"layre": 1}, r"Did you mean 'layer'\?"),
     ],

@@ -173,7 +173,7 @@ def test_where_there_is_no_visual_sink_nothing_is_decided(sinking):
     """So that a study computes such a sample once, as its baseline."""
     questions = [ask(i, "What is it?", photo("cat", 60, 90)) for i in (3, 0)]
     _, run = forced(sinking, plan_of(sinking, "var", {}), questions, [])
-    assert [[bool(values.any()) for values in d.values] for d in run.decisions.values()] == [[False, True]] * 2
+    assert [[bool(values.any()) for values in d.values] for d in run.part.decisions.values()] == [[False, True]] * 2
 
 
 def test_nothing_but_the_sink_dims_is_kept(sinking):

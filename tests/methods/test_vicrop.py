@@ -374,8 +374,8 @@ def test_the_papers_layer_is_the_default_on_its_trunk():
     [
         (replace(PAPER, num_blocks=40), {}, r"Name a block in the middle \(0 to 39\), e\.g\. layer=17"),
         (replace(PAPER, text_type="qwen2"), {"map": "grad_att"}, "this checkpoint is 'llava' on a 32-block 'qwen2'"),
-        (PAPER, {"layer": 32}, r"layer=32: the checkpoint has no such block\. Allowed: 0 to 31"),
-        (PAPER, {"layer": -1}, r"layer=-1: the checkpoint has no such block"),
+        (PAPER, {"layer": 32}, r"layer: the checkpoint has no block 32\. Allowed: 0 to 31"),
+        (PAPER, {"layer": -1}, r"layer: the checkpoint has no block -1"),
         (PAPER, {"layer": 14, "map": "pure_grad"}, "layer=14 has no meaning with map=pure_grad"),
         (PAPER, {"map": "rel"}, r"map=rel is not allowed\. Allowed: rel_att, grad_att, pure_grad"),
         (PAPER, {"align": "pad"}, r"align=pad is not allowed\. Allowed: processor, whole"),

@@ -19,7 +19,7 @@ def table(won, lost, n):
     """Right or wrong answers, each on a picture of its own."""
     before = [0] * won + [1] * lost + [1] * (n - won - lost)
     after = [1] * won + [0] * lost + [1] * (n - won - lost)
-    return paired_difference(before, after, range(n), resamples=0)
+    return paired_difference(before, after, range(n))
 
 
 # ---- what it is ------------------------------------------------------------------------------------------------------
@@ -50,7 +50,7 @@ def test_where_changes_go_one_way_its_far_end_is_wilsons(lost):
 def test_where_much_changed_it_is_the_t_interval_and_its_p_value_the_t_tests():
     generator = np.random.default_rng(2)
     before, after = generator.random(20_000), generator.random(20_000)
-    found = paired_difference(before, after, range(20_000), resamples=0)
+    found = paired_difference(before, after, range(20_000))
     reference = stats.ttest_rel(after, before)
     assert (found.low, found.high) == pytest.approx(tuple(reference.confidence_interval(0.95)), rel=2e-3)
     assert found.p_value == pytest.approx(reference.pvalue, rel=1e-9)
@@ -60,7 +60,7 @@ def test_where_much_changed_it_is_the_t_interval_and_its_p_value_the_t_tests():
 def test_where_much_changed_its_p_values_are_the_t_tests(distance):
     generator = np.random.default_rng(3)
     before, after = generator.random(4000), generator.random(4000)
-    found = paired_difference(before, after, range(4000), resamples=0)
+    found = paired_difference(before, after, range(4000))
     margin = found.difference - distance * found.stderr
     reference = stats.ttest_1samp(after - before, margin, alternative="greater")
     assert found.p_above(margin) == pytest.approx(reference.pvalue, rel=0.03)
@@ -72,7 +72,6 @@ def test_clusters_that_change_together_count_once():
         np.repeat([0] * 3 + [1] * 97, 2),
         np.repeat([1] * 3 + [0] * 9 + [1] * 88, 2),
         np.repeat(range(100), 2).tolist(),
-        resamples=0,
     )
     assert twice.answers == alone.answers == 100
     assert (twice.low, twice.high) == pytest.approx((alone.low, alone.high), rel=0.03)
@@ -80,7 +79,7 @@ def test_clusters_that_change_together_count_once():
 
 @pytest.mark.parametrize("size", [0.3, 0.5])
 def test_smaller_changes_move_the_mean_by_as_much_less(size):
-    whole, part = table(0, 4, 200), paired_difference([1] * 200, [1 - size] * 4 + [1] * 196, range(200), resamples=0)
+    whole, part = table(0, 4, 200), paired_difference([1] * 200, [1 - size] * 4 + [1] * 196, range(200))
     assert part.answers == pytest.approx(whole.answers / size)
     assert part.low / whole.low == pytest.approx(size, rel=0.02)
 
@@ -137,7 +136,7 @@ def test_bounds_and_p_values_say_the_same(won, lost, rest, alpha, margin):
     st.sampled_from([0.01, 0.05, 0.3]),
 )
 def test_fractional_bounds_and_p_values_say_the_same(rows, margin, alpha):
-    found = paired_difference(*zip(*rows, strict=True), range(len(rows)), resamples=0)
+    found = paired_difference(*zip(*rows, strict=True), range(len(rows)))
     p_value, low = found.p_above(margin), found.lower_bound(alpha)
     if abs(p_value - alpha) > 1e-9:
         assert (p_value < alpha) == (low > margin)
@@ -146,11 +145,11 @@ def test_fractional_bounds_and_p_values_say_the_same(rows, margin, alpha):
 
 def test_what_is_left_of_a_sum_by_rounding_is_no_change():
     # on the second picture one document lost three tenths and two others won them, up to 5e-17
-    found = paired_difference([1, 0.6, 0.0, 0.0], [0, 0.3, 0.1, 0.2], ["a", "b", "b", "b"], resamples=0)
+    found = paired_difference([1, 0.6, 0.0, 0.0], [0, 0.3, 0.1, 0.2], ["a", "b", "b", "b"])
     assert (0.3 - 0.6) + 0.1 + 0.2 != 0
     assert found.answers == pytest.approx(4)
 
 
 def test_a_single_picture_bounds_nothing():
-    found = paired_difference([1, 0], [0, 0], ["a", "a"], resamples=0)
+    found = paired_difference([1, 0], [0, 0], ["a", "a"])
     assert all(map(math.isnan, (found.low, found.high, found.lower_bound(0.05), found.p_value, found.p_above(0.1))))

@@ -11,7 +11,7 @@ from lmms_ca_plugin.results.statistics import paired_difference
 
 
 def pair(before, after, clusters=None):
-    return paired_difference(before, after, range(len(before)) if clusters is None else clusters, resamples=0)
+    return paired_difference(before, after, range(len(before)) if clusters is None else clusters)
 
 
 def loss(shares, n=200, seed=0):

@@ -8,7 +8,7 @@ from lmms_ca_plugin.families.llava_next import LlavaNext
 from lmms_ca_plugin.methods import load_method
 from lmms_ca_plugin.methods.contrastive import DEFAULT_LAMBDA, PAPER_REVIEW, Contrastive
 from lmms_ca_plugin.methods.vicrop import PAPER_LAYER
-from lmms_ca_plugin.results.provenance import spell
+from lmms_ca_plugin.options import spell
 from lmms_ca_plugin.results.published import LOGGED, SETTINGS, not_the_papers, published_value
 
 LLAVA, NEXT = "llava-hf/llava-1.5-7b-hf", "llava-hf/llava-v1.6-vicuna-7b-hf"

@@ -259,6 +259,7 @@ def test_json_is_in_percent_and_whole(tmp_path):
     assert task["baseline_score"] == 60.0
     assert task["difference"] == pytest.approx(100 * found.tasks[0].pair.difference)
     assert task["ci95"][0] < task["ci90"][0] < task["difference"] < task["ci90"][1] < task["ci95"][1] < 0
+    assert task["bootstrap_ci95"] == pytest.approx(task["ci95"], abs=1) and task["bootstrap_ci95"] != task["ci95"]
     assert len(task["flips"]) == task["improved"] + task["worsened"]
     assert task["flips"][0]["baseline_answer"] == "right"
 

@@ -225,7 +225,7 @@ def test_a_profile_names_all_that_a_checkpoint_would_bring():
 
 def test_a_method_whose_options_were_given_must_run():
     trunk = make_family("llava").trunk
-    with pytest.raises(OptionError, match="layer=99: the checkpoint has no such block"):
+    with pytest.raises(OptionError, match="layer: the checkpoint has no block 99"):
         declare(trunk, {"layermask": {"layer": "99"}})
     with pytest.raises(OptionError, match="Unknown option 'layers'. Did you mean 'layer'"):
         declare(trunk, {"layermask": {"layers": "1"}})

@@ -22,7 +22,7 @@ from lmms_ca_plugin.harness.runner import Runner
 from lmms_ca_plugin.harness.study import Variant
 from lmms_ca_plugin.layer_profile import LayerProfile
 from lmms_ca_plugin.methods import load_method
-from lmms_ca_plugin.results.provenance import split_args
+from lmms_ca_plugin.options import split_args
 from lmms_ca_plugin.results.runs import read_runs
 
 VARIANTS = (

@@ -208,7 +208,7 @@ def test_the_tidy_table_is_what_statistics_say(ran):
             clusters = run.documents["cluster"].tolist()
             alone = mean_interval(run.documents[run.main].to_numpy(), clusters)
             before = base[run.task].documents[run.main].to_numpy()
-            pair = paired_difference(before, run.documents[run.main].to_numpy(), clusters, resamples=0)
+            pair = paired_difference(before, run.documents[run.main].to_numpy(), clusters)
             assert (row["score"], row["n"], row["x"]) == (100 * alone.mean, 6, float(variant[-3:]))
             assert (row["delta"], row["p_value"]) == (100 * pair.difference, pair.p_value)
     tested = table[table["variant"] != "vanilla"]
@@ -296,7 +296,7 @@ def test_controls_are_paired_with_the_default_too(asked, tmp_path):
     rows = table.set_index("variant")
     assert rows["default_delta"].dropna().to_dict() == {"mask_by_random": -25, "x": -75}
     assert rows.loc["mask_by_random", "delta"] == 0 and rows.loc["default", "delta"] == 25
-    pair = paired_difference(np.array([1.0] * 4), np.array([0, 0, 0, 1.0]), list(range(4)), resamples=0)
+    pair = paired_difference(np.array([1.0] * 4), np.array([0, 0, 0, 1.0]), list(range(4)))
     assert rows.loc["x", "default_p_value"] == pair.p_value
     assert rows.loc["x", "default_p_holm"] == 2 * pair.p_value  # of two pairs the smaller
     figures = load_sweep("controls").figures(made, table)
@@ -372,7 +372,7 @@ def run_of(scores, variants, prefix="ca_", args=PAPERS):
 
 def test_printed_values_stand_beside_ours():
     table = run_of((60, 61, 62, 63, 64, 65), ("vanilla", "all", "deep", "shallow", "fusion"))
-    layout = laid_out(3, load_target("table3"), {"llava-hf/llava-1.5-7b-hf": table})
+    layout = laid_out(load_target("table3"), {"llava-hf/llava-1.5-7b-hf": table})
     printed = {row.scope: row for row in tables() if row.table == 3}
     for scope in ("all", "deep", "shallow", "fusion"):
         kinds = {r["kind"]: r for r in layout[layout["row"] == scope].to_dict("records")}
@@ -396,7 +396,7 @@ def test_printed_values_stand_beside_ours():
 )
 def test_what_is_not_the_papers_experiment_is_not_compared(other):
     table = run_of((60, 61, 62, 63, 64, 65), ("vanilla", "all"), **other)
-    layout = laid_out(3, load_target("table3"), {"llava-hf/llava-1.5-7b-hf": table})
+    layout = laid_out(load_target("table3"), {"llava-hf/llava-1.5-7b-hf": table})
     kinds = {r["kind"]: r for r in layout[layout["row"] == "all"].to_dict("records")}
     assert kinds["ours"]["gqa"] == "60.00 ± 1.00"
     assert kinds["ours - printed"]["note"] == "not compared: the tasks or options are not the paper's"
@@ -407,7 +407,7 @@ def test_sets_of_different_sizes_give_a_range():
     table = run_of((60, 61, 62, 63, 64, 65), ("vanilla",))
     table.loc[table["task"] == "ca_vqav2", "n"] = 214354
     for limit, note in ((None, "n = 100 to 214354 per set"), (300000, "n = 100 to 214354 per set, a seeded subset")):
-        layout = laid_out(2, load_target("table2"), {"mini": table.assign(limit=limit)})
+        layout = laid_out(load_target("table2"), {"mini": table.assign(limit=limit)})
         assert set(layout.loc[layout["kind"] == "ours", "note"]) == {note}
 
 
@@ -418,12 +418,12 @@ def test_two_tasks_of_one_set_are_refused(asked):
     plans(["fig6"], [asked.checkpoint], replace(asked, tasks=("ca", "mini")))  # a figure has a panel for each
     both = pd.concat([run_of((1,) * 6, ("vanilla",)), run_of((2,) * 6, ("vanilla",), prefix="mini_")])
     with pytest.raises(OptionError, match="ca_gqa and mini_gqa are both of gqa"):
-        laid_out(3, load_target("table3"), {"mini": both})
+        laid_out(load_target("table3"), {"mini": both})
 
 
 def test_rows_that_were_not_run_say_why():
     table = run_of((1, 2, 3, 4, 5, 6), ("vanilla", "contrastive", "dola", "vicrop"))
-    layout = laid_out(1, load_target("table1"), {"some/llava-1.5-7b-hf": table})
+    layout = laid_out(load_target("table1"), {"some/llava-1.5-7b-hf": table})
     notes = layout[layout["kind"] == "printed"].set_index("model")["note"]
     assert notes["BLIP-2"] == "not run: the paper takes it from elsewhere, and this package has no family for it"
     assert set(notes["LLaVA-v1.6"]) == {"not run: no checkpoint of LLaVA-v1.6 is given"}
@@ -432,17 +432,17 @@ def test_rows_that_were_not_run_say_why():
 
 def test_a_method_that_does_not_fit_is_a_row_with_its_reason():
     table, unfit = run_of((1, 2, 3, 4, 5, 6), ("vanilla", "dola")), {"vicrop": "no such block", "var": "no sinks"}
-    layout = laid_out(2, load_target("table2"), {"a/llava-1.5-7b-hf": table, "b": table}, {"b": unfit})
+    layout = laid_out(load_target("table2"), {"a/llava-1.5-7b-hf": table, "b": table}, {"b": unfit})
     told = layout[layout["model"] == "b"].set_index("row")["note"]
     assert (told["vicrop"], told["var"]) == ("not run: no such block", "not run: no sinks")
-    layout = laid_out(2, load_target("table2"), {"a/llava-1.5-7b-hf": table}, {"a/llava-1.5-7b-hf": unfit})
+    layout = laid_out(load_target("table2"), {"a/llava-1.5-7b-hf": table}, {"a/llava-1.5-7b-hf": unfit})
     rows = layout[(layout["row"] == "vicrop") & (layout["model"] == "LLaVA-v1.5")]
     assert rows[["kind", "note"]].to_numpy().tolist() == [["printed", "not run: no such block"]]
     assert (layout.loc[layout["row"] == "var", "note"] == "not run: no sinks").all()
 
 
 def test_a_checkpoint_the_paper_does_not_know_stands_alone():
-    layout = laid_out(2, load_target("table2"), {"mini": run_of((1, 2, 3, 4, 5, 6), ("vanilla", "dola"))})
+    layout = laid_out(load_target("table2"), {"mini": run_of((1, 2, 3, 4, 5, 6), ("vanilla", "dola"))})
     mine = layout[layout["model"] == "mini"]
     assert set(mine["kind"]) == {"ours", "ours - vanilla"} and set(mine["row"]) == {"vanilla", "dola"}
     assert (layout.loc[layout["kind"] == "printed", "note"] != "").all()

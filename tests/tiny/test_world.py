@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from lmms_ca_plugin.errors import InputError, OptionError
+from lmms_ca_plugin.scoring.documents import BENCHMARKS
 from lmms_ca_plugin.tiny.world.captions import caption
 from lmms_ca_plugin.tiny.world.pictures import pictures
-from lmms_ca_plugin.tiny.world.questions import BENCHMARKS, load
+from lmms_ca_plugin.tiny.world.questions import load
 from lmms_ca_plugin.tiny.world.questions._asked import names
 from lmms_ca_plugin.tiny.world.questions.gqa import RELATIONS, beside
 from lmms_ca_plugin.tiny.world.render import PIXELS, render

@@ -20,12 +20,13 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
 from lmms_ca_plugin.families.llava import VICUNA_V1_SYSTEM
+from lmms_ca_plugin.scoring.documents import BENCHMARKS
 from lmms_ca_plugin.tiny.tokenizer import IMAGE, build_tokenizer
 from lmms_ca_plugin.tiny.training.views import View, some_view
 from lmms_ca_plugin.tiny.world import practice
 from lmms_ca_plugin.tiny.world.captions import REQUEST, caption
 from lmms_ca_plugin.tiny.world.prompts import user_text
-from lmms_ca_plugin.tiny.world.questions import BENCHMARKS, Asked, gqa, load
+from lmms_ca_plugin.tiny.world.questions import Asked, gqa, load
 from lmms_ca_plugin.tiny.world.render import render
 from lmms_ca_plugin.tiny.world.scenes import Scene, scene
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from random import Random
 
 from lmms_ca_plugin.families.llava import VICUNA_V1_SYSTEM
+from lmms_ca_plugin.scoring.documents import BENCHMARKS
 from lmms_ca_plugin.tiny.world import prompts, vocabulary
 from lmms_ca_plugin.tiny.world.captions import REQUEST, caption
-from lmms_ca_plugin.tiny.world.questions import BENCHMARKS, load
+from lmms_ca_plugin.tiny.world.questions import load
 from lmms_ca_plugin.tiny.world.scenes import KINDS, scene
 
 SENTENCES = (VICUNA_V1_SYSTEM, *prompts.SENTENCES, " USER:", " ASSISTANT:", "\n")

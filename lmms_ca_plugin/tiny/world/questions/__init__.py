@@ -9,9 +9,6 @@ from typing import Protocol, cast
 from lmms_ca_plugin.tiny.world.questions._asked import Asked
 from lmms_ca_plugin.tiny.world.scenes import Scene
 
-BENCHMARKS = ("gqa", "vqav2", "okvqa", "vizwiz", "textvqa", "docvqa")
-"""The six sets, in the order of the paper's tables."""
-
 
 class Maker(Protocol):
     """What a file in this folder holds."""
@@ -31,4 +28,4 @@ def load(benchmark: str) -> Maker:
     return cast(Maker, import_module(f"{__name__}.{benchmark}"))
 
 
-__all__ = ["BENCHMARKS", "Asked", "Maker", "load"]
+__all__ = ["Asked", "Maker", "load"]
