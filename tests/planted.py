@@ -32,8 +32,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from lmms_ca_plugin.engine.engine import Engine, Request, RunOptions
+from lmms_ca_plugin.engine.engine import Engine
 from lmms_ca_plugin.engine.generation import Generation
+from lmms_ca_plugin.engine.requests import Request, RunOptions
 from lmms_ca_plugin.families import load_family
 from lmms_ca_plugin.families._contract import Message, Question
 from lmms_ca_plugin.methods.layermask import LayerMask

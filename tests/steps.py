@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import torch
 
-from lmms_ca_plugin.engine.engine import Engine, Request, RunOptions
+from lmms_ca_plugin.engine.engine import Engine
 from lmms_ca_plugin.engine.generation import Generation
+from lmms_ca_plugin.engine.requests import Request, RunOptions
 from lmms_ca_plugin.engine.run import Run
 from lmms_ca_plugin.engine.selfcheck import complete
 from lmms_ca_plugin.methods import load_method

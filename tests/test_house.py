@@ -67,8 +67,8 @@ def test_the_harness_is_imported_in_its_folder_only():
 
 def test_every_option_says_what_it_means():
     from lmms_ca_plugin.cli.models import attribute_docs
-    from lmms_ca_plugin.engine.engine import RunOptions
     from lmms_ca_plugin.engine.load import CheckpointOptions, InputOptions
+    from lmms_ca_plugin.engine.requests import RunOptions
     from lmms_ca_plugin.methods import load_method, method_names
     from lmms_ca_plugin.options import option_types
 

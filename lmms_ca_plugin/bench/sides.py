@@ -18,8 +18,9 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from lmms_ca_plugin.engine.ahead import Spent
-from lmms_ca_plugin.engine.engine import Engine, Request, RunOptions
+from lmms_ca_plugin.engine.engine import Engine
 from lmms_ca_plugin.engine.generation import Generation
+from lmms_ca_plugin.engine.requests import Request, RunOptions
 from lmms_ca_plugin.errors import LmmsCaError
 from lmms_ca_plugin.families._contract import Family, Message, Question
 from lmms_ca_plugin.methods._contract import Method

@@ -35,8 +35,8 @@ def models(
 
 
 def _common() -> Table:
-    from lmms_ca_plugin.engine.engine import RunOptions
     from lmms_ca_plugin.engine.load import CheckpointOptions, InputOptions
+    from lmms_ca_plugin.engine.requests import RunOptions
 
     return _options("Every entry also takes", CheckpointOptions, InputOptions, RunOptions)
 

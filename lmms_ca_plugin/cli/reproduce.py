@@ -65,7 +65,7 @@ def reproduce(
 
     wanted = list(dict.fromkeys(names_in(targets)))
     asked = asked_of(names, model_args, tasks, output, settings, batch_size, limit, seed, timing, memory_gib)
-    refuse_unused(list(dict.fromkeys(load_target(name).SWEEP for name in wanted)), asked)
+    refuse_unused(list(dict.fromkeys(load_target(name).sweep for name in wanted)), asked)
     checkpoints = [replace(asked.checkpoint, pretrained=name) for name in names]
     console = open_console()
     if plan:

@@ -13,9 +13,7 @@ from lmms_ca_plugin.engine.front import Front
 from lmms_ca_plugin.engine.generation import Generation
 from lmms_ca_plugin.engine.load import CheckpointOptions, InputOptions, describe, load
 from lmms_ca_plugin.engine.passes import MapPasses
-from lmms_ca_plugin.engine.requests import Answer as Answer  # part of this front, in a file of their own
-from lmms_ca_plugin.engine.requests import Request as Request
-from lmms_ca_plugin.engine.requests import RunOptions as RunOptions
+from lmms_ca_plugin.engine.requests import Answer, Request, RunOptions
 from lmms_ca_plugin.engine.run import Run
 from lmms_ca_plugin.engine.selfcheck import complete, self_check
 from lmms_ca_plugin.engine.trace import Trace

@@ -11,7 +11,7 @@ from lmms_ca_plugin.engine.load import CheckpointOptions, InputOptions
 from lmms_ca_plugin.engine.requests import Answer
 from lmms_ca_plugin.errors import LmmsCaError
 from lmms_ca_plugin.harness.journal import Key
-from lmms_ca_plugin.methods._variant import Variant as Variant  # part of a study
+from lmms_ca_plugin.methods._variant import Variant
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,9 @@ from typing import Any
 from lmms_ca_plugin.checkpoints import options_of
 from lmms_ca_plugin.engine.load import CheckpointOptions, InputOptions
 from lmms_ca_plugin.errors import OptionError
-from lmms_ca_plugin.harness.study import Study, Variant
+from lmms_ca_plugin.harness.study import Study
 from lmms_ca_plugin.methods import load_method
+from lmms_ca_plugin.methods._variant import Variant
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from lmms_ca_plugin.checkpoints import options_of
-from lmms_ca_plugin.engine.engine import Answer, Engine, Request, RunOptions
+from lmms_ca_plugin.engine.engine import Engine
 from lmms_ca_plugin.engine.generation import Generation
+from lmms_ca_plugin.engine.requests import Answer, Request, RunOptions
 from lmms_ca_plugin.errors import GenerationError, LmmsCaError, OptionError
 from lmms_ca_plugin.families._contract import Family, Question, Trunk
 from lmms_ca_plugin.methods import load_method, method_names

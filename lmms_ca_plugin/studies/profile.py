@@ -22,7 +22,8 @@ from lmms_ca_plugin.figures.save import save_forms
 from lmms_ca_plugin.harness.journal import Key
 from lmms_ca_plugin.harness.loaded import LoadedTasks
 from lmms_ca_plugin.harness.runner import Runner
-from lmms_ca_plugin.harness.study import Finished, Study, Variant
+from lmms_ca_plugin.harness.study import Finished, Study
+from lmms_ca_plugin.methods._variant import Variant
 from lmms_ca_plugin.results.layer_scores import KNOCKOUT, ZERO, from_tables
 from lmms_ca_plugin.results.profile_file import write_profile
 from lmms_ca_plugin.results.profiles import Profile, ProfileRules, find_profile, sizes_of_halves

@@ -70,7 +70,7 @@ def plans(names: Sequence[str], checkpoints: Sequence[CheckpointOptions], asked:
             which has one column of a table.
     """
     targets = [load_target(name) for name in names]
-    if any(target.TABLE is not None for target in targets):
+    if any(target.table is not None for target in targets):
         _refuse_doubled(asked.tasks)
     given = [checkpoint.pretrained for checkpoint in checkpoints]
     if not given or len(set(given)) < len(given):
@@ -88,7 +88,7 @@ def _refuse_doubled(tasks: Sequence[str]) -> None:
 
 
 def _sweeps(targets: Sequence[Target]) -> list[str]:
-    return list(dict.fromkeys(target.SWEEP for target in targets))
+    return list(dict.fromkeys(target.sweep for target in targets))
 
 
 def _on(checkpoint: CheckpointOptions, asked: Asked) -> Asked:
@@ -116,7 +116,7 @@ def reproduce(names: Sequence[str], checkpoints: Sequence[CheckpointOptions], as
     targets = {name: load_target(name) for name in names}
     swept = {c.pretrained: sweep(_sweeps(list(targets.values())), _on(c, asked), leave_out=True) for c in checkpoints}
     return {
-        name: _made(target, {c: of[target.SWEEP] for c, of in swept.items()}, asked.output / name / name)
+        name: _made(target, {c: of[target.sweep] for c, of in swept.items()}, asked.output / name / name)
         for name, target in targets.items()
     }
 
@@ -127,7 +127,7 @@ def _made(target: Target, swept: Mapping[str, Swept], place: Path) -> Reproduced
     found = {checkpoint: of.table for checkpoint, of in swept.items()}
     claims = {c: [beside(claim, c, target, found[c]) for claim in target.claims(of)] for c, of in swept.items()}
     layout = None
-    if target.TABLE is not None:
+    if target.table is not None:
         layout = laid_out(target, found, {c: of.missing for c, of in swept.items()})
         files.append(place.with_suffix(".csv"))
         write_atomically(files[-1], layout.to_csv(index=False, lineterminator="\n"))
@@ -153,12 +153,12 @@ def beside(claim: Claim, checkpoint: str, target: Target, table: pd.DataFrame) -
     Returns:
         The claim; without a number it says why.
     """
-    if printed_model(checkpoint) not in target.MODELS:
-        return replace(claim, printed="", why=f"the paper shows {', '.join(target.MODELS)}")
+    if printed_model(checkpoint) not in target.models:
+        return replace(claim, printed="", why=f"the paper shows {', '.join(target.models)}")
     if claim.task not in BENCHMARK_OF:
         return replace(claim, printed="", why=f"the paper does not know {claim.task}")
     runs = set(zip(table["method"], table["method_args"], strict=True))
-    other = {option for run in runs for option in not_the_papers(checkpoint, *run, target.VARIED)}
+    other = {option for run in runs for option in not_the_papers(checkpoint, *run, target.varied)}
     if other:
         return replace(claim, printed="", why=f"not the paper's: {', '.join(sorted(other))}")
     return claim
@@ -183,7 +183,7 @@ def laid_out(
     ours = {printed_model(checkpoint): checkpoint for checkpoint in found if printed_model(checkpoint)}
     reasons = {c: {v: f"not run: {reason}" for v, reason in of.items()} for c, of in (unfit or {}).items()}
     lines: list[dict[str, str]] = []
-    rows = [row for row in tables() if row.table == target.TABLE]
+    rows = [row for row in tables() if row.table == target.table]
     for row in rows:
         model = row.model.removesuffix("-7B")
         note = _why_not(model, target, ours) or reasons.get(ours[model], {}).get(_variant(row), "")
@@ -205,7 +205,7 @@ def laid_out(
 def _why_not(model: str, target: Target, ours: Mapping[str | None, str]) -> str:
     if model in ours:
         return ""
-    if model in target.MODELS:
+    if model in target.models:
         return f"not run: no checkpoint of {model} is given"
     return "not run: the paper takes it from elsewhere, and this package has no family for it"
 

@@ -18,8 +18,9 @@ from lmms_ca_plugin.engine.timing import Timed
 from lmms_ca_plugin.errors import GenerationError, LmmsCaError, OptionError
 from lmms_ca_plugin.figures.save import save_forms
 from lmms_ca_plugin.harness.runner import Runner
-from lmms_ca_plugin.harness.study import Finished, Study, Variant
+from lmms_ca_plugin.harness.study import Finished, Study
 from lmms_ca_plugin.harness.timings import Timings
+from lmms_ca_plugin.methods._variant import Variant
 from lmms_ca_plugin.studies.asked import Asked
 from lmms_ca_plugin.studies.sweeps import load_sweep
 from lmms_ca_plugin.studies.tidy import agreement, tidy

@@ -19,7 +19,8 @@ from lmms_ca_plugin.engine.requests import Answer
 from lmms_ca_plugin.engine.timing import Timed
 from lmms_ca_plugin.errors import InputError
 from lmms_ca_plugin.harness.journal import Key
-from lmms_ca_plugin.harness.study import Finished, Variant
+from lmms_ca_plugin.harness.study import Finished
+from lmms_ca_plugin.methods._variant import Variant
 from lmms_ca_plugin.results.multiplicity import holm
 from lmms_ca_plugin.results.runs import TaskRun, read_runs
 from lmms_ca_plugin.results.schema import BASELINE

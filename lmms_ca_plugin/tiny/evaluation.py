@@ -13,9 +13,10 @@ from random import Random
 from statistics import fmean
 from typing import Any
 
-from lmms_ca_plugin.engine.engine import Engine, Request, RunOptions
+from lmms_ca_plugin.engine.engine import Engine
 from lmms_ca_plugin.engine.generation import Generation
 from lmms_ca_plugin.engine.load import CheckpointOptions, InputOptions
+from lmms_ca_plugin.engine.requests import Request, RunOptions
 from lmms_ca_plugin.errors import unknown
 from lmms_ca_plugin.families._contract import Message, Question
 from lmms_ca_plugin.methods.vanilla import Vanilla

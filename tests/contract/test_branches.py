@@ -8,8 +8,9 @@ from toys import ask, mixed_questions, photo
 from lmms_ca_plugin.engine.agreement import Agreement
 from lmms_ca_plugin.engine.branched import Branched
 from lmms_ca_plugin.engine.decode import decode
-from lmms_ca_plugin.engine.engine import Engine, Request, RunOptions
+from lmms_ca_plugin.engine.engine import Engine
 from lmms_ca_plugin.engine.generation import Generation
+from lmms_ca_plugin.engine.requests import Request, RunOptions
 from lmms_ca_plugin.families import family_names
 from lmms_ca_plugin.methods import load_method, method_names
 from lmms_ca_plugin.methods.dola import Dola

@@ -10,9 +10,10 @@ from naive import arguments, eager
 from steps import forced, plan_of, prompt_of
 from toys import ask, mixed_questions, photo
 
-from lmms_ca_plugin.engine.engine import Engine, Request, RunOptions
+from lmms_ca_plugin.engine.engine import Engine
 from lmms_ca_plugin.engine.generation import Generation
 from lmms_ca_plugin.engine.part import read_states
+from lmms_ca_plugin.engine.requests import Request, RunOptions
 from lmms_ca_plugin.engine.run import Run
 from lmms_ca_plugin.errors import GenerationError, OptionError
 from lmms_ca_plugin.families import family_names

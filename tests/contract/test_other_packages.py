@@ -9,9 +9,10 @@ from naive import generate
 from toys import make_family, mixed_questions
 from transformers import VipLlavaConfig, VipLlavaForConditionalGeneration
 
-from lmms_ca_plugin.engine.engine import Engine, Request, RunOptions
+from lmms_ca_plugin.engine.engine import Engine
 from lmms_ca_plugin.engine.generation import Generation
 from lmms_ca_plugin.engine.load import CheckpointOptions, InputOptions
+from lmms_ca_plugin.engine.requests import Request, RunOptions
 from lmms_ca_plugin.errors import LmmsCaError, OptionError
 from lmms_ca_plugin.families import family_names
 from lmms_ca_plugin.methods import load_method, method_entries

@@ -14,9 +14,10 @@ from lmms_ca_plugin.engine.branch_cache import Group, SharedCall
 from lmms_ca_plugin.engine.branched import Branched
 from lmms_ca_plugin.engine.branches import Branches
 from lmms_ca_plugin.engine.cache import KeyValueCache
-from lmms_ca_plugin.engine.engine import Engine, Request, RunOptions
+from lmms_ca_plugin.engine.engine import Engine
 from lmms_ca_plugin.engine.flight import attached
 from lmms_ca_plugin.engine.generation import Generation
+from lmms_ca_plugin.engine.requests import Request, RunOptions
 from lmms_ca_plugin.engine.selfcheck import self_check
 from lmms_ca_plugin.engine.shared import branching, shared_pass
 from lmms_ca_plugin.errors import CheckpointError, GenerationError, MemoryLimitError, OptionError

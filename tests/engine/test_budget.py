@@ -13,8 +13,9 @@ from lmms_ca_plugin.bench.memory import peak_of
 from lmms_ca_plugin.engine import budget
 from lmms_ca_plugin.engine.branched import Branched
 from lmms_ca_plugin.engine.budget import GIB, Batch, budget_of, capacities, measured
-from lmms_ca_plugin.engine.engine import Engine, Request, RunOptions
+from lmms_ca_plugin.engine.engine import Engine
 from lmms_ca_plugin.engine.generation import Generation
+from lmms_ca_plugin.engine.requests import Request, RunOptions
 from lmms_ca_plugin.errors import GenerationError, MemoryLimitError, OptionError
 from lmms_ca_plugin.methods import load_method
 from lmms_ca_plugin.methods._contract import Plan, Scores

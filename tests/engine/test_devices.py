@@ -16,9 +16,10 @@ from lmms_ca_plugin.bench.targets import BEST_ON_GPU
 from lmms_ca_plugin.bench.throughput import ThroughputOptions
 from lmms_ca_plugin.engine.agreement import Agreement
 from lmms_ca_plugin.engine.branched import Branched
-from lmms_ca_plugin.engine.engine import Engine, RunOptions
+from lmms_ca_plugin.engine.engine import Engine
 from lmms_ca_plugin.engine.generation import Generation
 from lmms_ca_plugin.engine.load import CheckpointOptions, InputOptions, describe, load
+from lmms_ca_plugin.engine.requests import RunOptions
 from lmms_ca_plugin.errors import OptionError
 from lmms_ca_plugin.harness.record import cost, run_record
 from lmms_ca_plugin.methods import load_method

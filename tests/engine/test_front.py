@@ -10,8 +10,9 @@ from toys import ask, make_family, mixed_questions, photo
 
 from lmms_ca_plugin.engine.ahead import Ahead, Ready
 from lmms_ca_plugin.engine.branched import Branched
-from lmms_ca_plugin.engine.engine import Engine, Request, RunOptions
+from lmms_ca_plugin.engine.engine import Engine
 from lmms_ca_plugin.engine.generation import Generation
+from lmms_ca_plugin.engine.requests import Request, RunOptions
 from lmms_ca_plugin.errors import GenerationError
 from lmms_ca_plugin.families._contract import Inputs, Message
 from lmms_ca_plugin.methods import load_method

@@ -9,16 +9,18 @@ import torch
 from safetensors.torch import load_file, save_file
 from toys import mixed_questions
 
-from lmms_ca_plugin.engine.engine import Engine, Request, RunOptions
+from lmms_ca_plugin.engine.engine import Engine
 from lmms_ca_plugin.engine.fingerprint import checkpoint_sha
 from lmms_ca_plugin.engine.generation import Generation
 from lmms_ca_plugin.engine.load import CheckpointOptions, InputOptions, describe, load
+from lmms_ca_plugin.engine.requests import Request, RunOptions
 from lmms_ca_plugin.engine.trace import Trace
 from lmms_ca_plugin.errors import CheckpointError, InputError, OptionError
 from lmms_ca_plugin.harness.runner import Runner
-from lmms_ca_plugin.harness.study import Study, Variant
+from lmms_ca_plugin.harness.study import Study
 from lmms_ca_plugin.layer_profile import LayerProfile
 from lmms_ca_plugin.methods import load_method
+from lmms_ca_plugin.methods._variant import Variant
 from lmms_ca_plugin.tiny import TinySettings, write_checkpoint
 
 

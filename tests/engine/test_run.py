@@ -6,8 +6,9 @@ from naive import arguments, attention_of_last_token, generate
 from toys import ask, make_family, mixed_questions, photo
 
 from lmms_ca_plugin.engine.decode import decode
-from lmms_ca_plugin.engine.engine import Engine, Request, RunOptions
+from lmms_ca_plugin.engine.engine import Engine
 from lmms_ca_plugin.engine.generation import Generation
+from lmms_ca_plugin.engine.requests import Request, RunOptions
 from lmms_ca_plugin.engine.run import Run
 from lmms_ca_plugin.errors import OptionError
 from lmms_ca_plugin.methods import load_method

@@ -5,10 +5,10 @@ import torch
 from toys import ask, make_family, mixed_questions
 
 from lmms_ca_plugin import options
-from lmms_ca_plugin.engine.engine import Engine, Request, RunOptions
+from lmms_ca_plugin.engine.engine import Engine
 from lmms_ca_plugin.engine.generation import Generation
 from lmms_ca_plugin.engine.load import CheckpointOptions, InputOptions
-from lmms_ca_plugin.engine.requests import batches
+from lmms_ca_plugin.engine.requests import Request, RunOptions, batches
 from lmms_ca_plugin.engine.selfcheck import self_check
 from lmms_ca_plugin.errors import CheckpointError, GenerationError, OptionError
 from lmms_ca_plugin.methods import load_method

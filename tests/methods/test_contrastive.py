@@ -11,9 +11,9 @@ from scipy.spatial.distance import jensenshannon
 from toys import ask, make_family, mixed_questions
 from trunks import PAPER, SMALL
 
-from lmms_ca_plugin.engine.engine import Engine, Request, RunOptions
+from lmms_ca_plugin.engine.engine import Engine
 from lmms_ca_plugin.engine.generation import Generation
-from lmms_ca_plugin.engine.requests import sample_seed
+from lmms_ca_plugin.engine.requests import Request, RunOptions, sample_seed
 from lmms_ca_plugin.engine.run import Run
 from lmms_ca_plugin.errors import InputError, OptionError
 from lmms_ca_plugin.families._contract import Kind, Prompt

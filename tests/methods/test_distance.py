@@ -9,8 +9,9 @@ from naive import attention_of_last_token
 from toys import make_family, mixed_questions
 
 from lmms_ca_plugin.engine.branched import Branched
-from lmms_ca_plugin.engine.engine import Engine, RunOptions
+from lmms_ca_plugin.engine.engine import Engine
 from lmms_ca_plugin.engine.generation import Generation
+from lmms_ca_plugin.engine.requests import RunOptions
 from lmms_ca_plugin.errors import OptionError
 from lmms_ca_plugin.methods import load_method
 from lmms_ca_plugin.methods._contract import Plan

@@ -11,8 +11,9 @@ from steps import forced, plan_of, prompt_of
 from toys import ask, make_family, mixed_questions, photo
 from trunks import PAPER
 
-from lmms_ca_plugin.engine.engine import Engine, RunOptions
+from lmms_ca_plugin.engine.engine import Engine
 from lmms_ca_plugin.engine.generation import Generation
+from lmms_ca_plugin.engine.requests import RunOptions
 from lmms_ca_plugin.engine.selfcheck import self_check
 from lmms_ca_plugin.errors import CheckpointError, OptionError
 from lmms_ca_plugin.methods import load_method

@@ -14,9 +14,10 @@ from PIL import Image
 from torchvision.transforms import functional as pixels
 from trunks import PAPER
 
-from lmms_ca_plugin.engine.engine import Engine, Request, RunOptions
+from lmms_ca_plugin.engine.engine import Engine
 from lmms_ca_plugin.engine.generation import Generation
 from lmms_ca_plugin.engine.passes import MapPasses
+from lmms_ca_plugin.engine.requests import Request, RunOptions
 from lmms_ca_plugin.engine.trace import Trace
 from lmms_ca_plugin.errors import GenerationError, InputError, OptionError
 from lmms_ca_plugin.families._cells import cells_of, whole

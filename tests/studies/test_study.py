@@ -19,9 +19,9 @@ from lmms_ca_plugin.harness.journal import FILE, Journal
 from lmms_ca_plugin.harness.loaded import LoadedTasks, load_tasks, subset
 from lmms_ca_plugin.harness.replay import _alone, write_files
 from lmms_ca_plugin.harness.runner import Runner
-from lmms_ca_plugin.harness.study import Variant
 from lmms_ca_plugin.layer_profile import LayerProfile
 from lmms_ca_plugin.methods import load_method
+from lmms_ca_plugin.methods._variant import Variant
 from lmms_ca_plugin.options import split_args
 from lmms_ca_plugin.results.runs import read_runs
 

@@ -321,7 +321,7 @@ def test_every_sweep_leaves_its_table_and_figures(ran):
 def test_claims_stand_beside_the_papers(ran):
     for target in ("fig2", "fig6", "fig7"):
         definition = load_target(target)
-        claims = definition.claims(ran[definition.SWEEP])
+        claims = definition.claims(ran[definition.sweep])
         assert claims and all(claim.printed and claim.ours for claim in claims)
     (told,) = [c for c in load_target("fig6").claims(ran["scope"]) if c.task == "mini_gqa"]
     layer, share = re.fullmatch(r"(\d)\.?0? \((\d+) %\)", told.ours).groups()

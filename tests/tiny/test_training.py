@@ -9,10 +9,11 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from lmms_ca_plugin.engine.engine import Engine, Request, RunOptions
+from lmms_ca_plugin.engine.engine import Engine
 from lmms_ca_plugin.engine.fingerprint import checkpoint_sha
 from lmms_ca_plugin.engine.generation import Generation
 from lmms_ca_plugin.engine.load import CheckpointOptions, InputOptions
+from lmms_ca_plugin.engine.requests import Request, RunOptions
 from lmms_ca_plugin.errors import InputError, OptionError
 from lmms_ca_plugin.families._contract import Message, Question
 from lmms_ca_plugin.families.llava import Llava

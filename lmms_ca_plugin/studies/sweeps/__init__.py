@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from lmms_ca_plugin.discovery import modules
 from lmms_ca_plugin.errors import unknown
 from lmms_ca_plugin.families._contract import Trunk
-from lmms_ca_plugin.harness.study import Finished, Variant
+from lmms_ca_plugin.harness.study import Finished
+from lmms_ca_plugin.methods._variant import Variant
 from lmms_ca_plugin.studies.asked import Asked
 
 

@@ -9,8 +9,9 @@ from matplotlib.figure import Figure
 
 from lmms_ca_plugin.families._contract import Trunk
 from lmms_ca_plugin.figures.curve import curve
-from lmms_ca_plugin.harness.study import Finished, Variant
+from lmms_ca_plugin.harness.study import Finished
 from lmms_ca_plugin.methods._compared import layers
+from lmms_ca_plugin.methods._variant import Variant
 from lmms_ca_plugin.studies.asked import Asked
 from lmms_ca_plugin.studies.captions import caption_of
 

@@ -11,8 +11,9 @@ from lmms_ca_plugin.errors import OptionError
 from lmms_ca_plugin.families._contract import Trunk
 from lmms_ca_plugin.figures.chosen import chosen as chosen_figure
 from lmms_ca_plugin.figures.differences import differences
-from lmms_ca_plugin.harness.study import Finished, Variant
+from lmms_ca_plugin.harness.study import Finished
 from lmms_ca_plugin.methods._compared import scopes
+from lmms_ca_plugin.methods._variant import Variant
 from lmms_ca_plugin.studies.asked import Asked
 from lmms_ca_plugin.studies.captions import caption_of
 from lmms_ca_plugin.studies.tidy import chosen

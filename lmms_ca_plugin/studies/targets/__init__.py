@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Protocol, cast
 
 from lmms_ca_plugin.discovery import modules
 from lmms_ca_plugin.errors import unknown
@@ -31,23 +30,29 @@ class Claim:
     why: str = ""
 
 
-class Target(Protocol):
-    """What a file in this folder holds."""
+def nothing(swept: Swept) -> Sequence[Claim]:  # noqa: ARG001
+    """Claims nothing: all numbers stand in the table or figure itself, or none are printed."""
+    return ()
 
-    SWEEP: str
-    """The sweep that it is made of."""
 
-    MODELS: tuple[str, ...]
-    """The paper's names of the checkpoints that it shows."""
+@dataclass(frozen=True)
+class Target:
+    """A table or figure of the paper; every file in this folder holds one as `TARGET`.
 
-    TABLE: int | None
-    """The number of the printed table; None for a figure."""
+    Attributes:
+        sweep: The sweep that it is made of.
+        models: The paper's names of the checkpoints that it shows.
+        table: The number of the printed table; None for a figure.
+        varied: The option in which its variants of one method differ, so that any value is the paper's; None if in
+            none.
+        claims: Lists what the paper's text says about it.
+    """
 
-    VARIED: str | None
-    """The option in which its variants of one method differ, so that any value is the paper's; None if in none."""
-
-    def claims(self, swept: Swept) -> Sequence[Claim]:
-        """Lists what the paper's text says about it."""
+    sweep: str
+    models: tuple[str, ...]
+    table: int | None = None
+    varied: str | None = None
+    claims: Callable[[Swept], Sequence[Claim]] = nothing
 
 
 def load_target(name: str) -> Target:
@@ -59,4 +64,5 @@ def load_target(name: str) -> Target:
     known = modules(__name__, __path__)
     if name not in known:
         raise unknown("table or figure of the paper", name, known)
-    return cast(Target, import_module(known[name]))
+    target: Target = import_module(known[name]).TARGET
+    return target

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from lmms_ca_plugin.studies.targets._masking import claims as claims
+from lmms_ca_plugin.studies.targets import Target
+from lmms_ca_plugin.studies.targets._masking import claims
 
-SWEEP = "layermask"
-MODELS = ("LLaVA-v1.6",)
-TABLE: int | None = None
-VARIED: str | None = "layer"
+TARGET = Target("layermask", ("LLaVA-v1.6",), varied="layer", claims=claims)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from lmms_ca_plugin.studies.targets._silent import claims as claims
+from lmms_ca_plugin.studies.targets import Target
 
-SWEEP = "distance"
-MODELS = ("LLaVA-v1.5",)
-TABLE: int | None = None
-VARIED: str | None = None
+TARGET = Target("distance", ("LLaVA-v1.5",))

@@ -6,13 +6,8 @@ from collections.abc import Sequence
 
 from lmms_ca_plugin.results.published import benchmark_of
 from lmms_ca_plugin.studies.sweep import Swept
-from lmms_ca_plugin.studies.targets import Claim
+from lmms_ca_plugin.studies.targets import Claim, Target
 from lmms_ca_plugin.studies.tidy import chosen
-
-SWEEP = "scope"
-MODELS = ("LLaVA-v1.5",)
-TABLE: int | None = None
-VARIED: str | None = "scope"
 
 
 def claims(swept: Swept) -> Sequence[Claim]:
@@ -29,3 +24,6 @@ def claims(swept: Swept) -> Sequence[Claim]:
         for task, row in most.items()
     ]
     return tuple(found)
+
+
+TARGET = Target("scope", ("LLaVA-v1.5",), varied="scope", claims=claims)

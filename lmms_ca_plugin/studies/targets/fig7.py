@@ -5,12 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lmms_ca_plugin.studies.sweep import Swept
-from lmms_ca_plugin.studies.targets import Claim
-
-SWEEP = "ratio"
-MODELS = ("LLaVA-v1.5",)
-TABLE: int | None = None
-VARIED: str | None = "rho"
+from lmms_ca_plugin.studies.targets import Claim, Target
 
 
 def claims(swept: Swept) -> Sequence[Claim]:
@@ -22,3 +17,6 @@ def claims(swept: Swept) -> Sequence[Claim]:
         found.append(Claim(str(task), "the best ratio", "0.2", f"{best['x']:.1f} ({gain})"))
         found.append(Claim(str(task), "the score with all tokens masked", "0", f"{all_masked['score']:.1f}"))
     return tuple(found)
+
+
+TARGET = Target("ratio", ("LLaVA-v1.5",), varied="rho", claims=claims)

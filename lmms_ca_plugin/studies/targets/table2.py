@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from lmms_ca_plugin.studies.targets._silent import claims as claims
+from lmms_ca_plugin.studies.targets import Target
 
-SWEEP = "methods"
-MODELS = ("LLaVA-v1.5", "LLaVA-v1.6")
-TABLE: int | None = 2
-VARIED: str | None = None
+TARGET = Target("methods", ("LLaVA-v1.5", "LLaVA-v1.6"), table=2)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from lmms_ca_plugin.studies.targets._silent import claims as claims
+from lmms_ca_plugin.studies.targets import Target
 
-SWEEP = "scope"
-MODELS = ("LLaVA-v1.5",)
-TABLE: int | None = 3
-VARIED: str | None = "scope"
+TARGET = Target("scope", ("LLaVA-v1.5",), table=3, varied="scope")
