@@ -1,1 +1,1 @@
-"""Benchmarks of our own: one file per question asked. They need neither the harness nor a checkpoint."""
+"""Benchmarks of our own: costs of methods and studies, speed of vanilla. They need neither harness nor checkpoint."""

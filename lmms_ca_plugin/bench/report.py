@@ -126,7 +126,7 @@ def _cost(cost: Cost) -> dict[str, Any]:
 def _version(package: str) -> str | None:
     try:
         return version(package)
-    except PackageNotFoundError:  # run from a source tree, the package itself has no record
+    except PackageNotFoundError:  # lmms-eval is not needed, and the package itself may be run from its source
         return None
 
 

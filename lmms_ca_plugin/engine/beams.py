@@ -80,6 +80,3 @@ def search(run: Run, generation: Generation, end_tokens: frozenset[int], pad_tok
         end = next((i for i, token in enumerate(row) if token in end_tokens), len(row))
         answers.append(NewTokens([token for token in row[:end] if token != pad_token], end < len(row)))
     return answers
-
-
-__all__ = ["search"]

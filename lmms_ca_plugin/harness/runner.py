@@ -196,7 +196,10 @@ class Runner:
 
     def _some(self, instances: list[Instance], questions: int) -> list[Request]:
         some = Random(self.study.seed).sample(instances, min(questions, len(instances)))
-        return [Request(chat_question(i, self.tasks.documents), generation_of(i)) for i in some]
+        return self._requests(some)
+
+    def _requests(self, instances: Sequence[Instance]) -> list[Request]:
+        return [Request(chat_question(i, self.tasks.documents), generation_of(i)) for i in instances]
 
     # ---- answers -----------------------------------------------------------------------------------------------------
     @property
@@ -226,7 +229,7 @@ class Runner:
         missing = [i for i in self.tasks.instances() if _key(i) not in done]
         if not missing:
             return
-        requests = [Request(chat_question(i, self.tasks.documents), generation_of(i)) for i in missing]
+        requests = self._requests(missing)
         front = self._front(names)
         for variant in (v for v in self.study.variants if v.name in names):
             method = self.methods[variant.name]

@@ -23,6 +23,7 @@ from lmms_ca_plugin.errors import InputError
 from lmms_ca_plugin.families._cells import Cells, cells_of, whole
 from lmms_ca_plugin.families._contract import Family, Inputs, Kind
 from lmms_ca_plugin.families._views import Features
+from lmms_ca_plugin.methods._distances import distribution
 from lmms_ca_plugin.methods._passes import Passes
 
 EPSILON = 1e-12
@@ -59,7 +60,7 @@ def relative_attention(passes: Passes, asked: Inputs, general: Inputs, block: in
     for row, other, mine, its, seen in zip(
         weights, others, _image(passes, asked), _image(passes, general), features, strict=True
     ):
-        shares = _shares(row[mine.to(row.device)]) / (_shares(other[its.to(other.device)]) + EPSILON)
+        shares = distribution(row[mine.to(row.device)]) / (distribution(other[its.to(other.device)]) + EPSILON)
         found.append(base_map(shares, seen.kinds, passes.family, asked.questions[0].name))
     return Maps(tuple(found), features)
 
@@ -164,11 +165,6 @@ def _shown(start: float, length: float, picture: int, side: int) -> slice:
 def _image(passes: Passes, inputs: Inputs) -> Tensor:
     """Marks the image tokens of a batch: (b, s)."""
     return inputs.input_ids == passes.family.trunk.image_token_id
-
-
-def _shares(weights: Tensor) -> Tensor:
-    """Divides attention over one sample's image tokens by its sum."""
-    return weights / weights.sum().clamp(min=torch.finfo(weights.dtype).tiny)
 
 
 def base_map(values: Tensor, kinds: Tensor, family: Family, name: str) -> Tensor:

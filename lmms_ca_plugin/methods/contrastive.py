@@ -27,6 +27,7 @@ from lmms_ca_plugin.errors import InputError, OptionError
 from lmms_ca_plugin.families._contract import Kind, Prompt, Trunk
 from lmms_ca_plugin.layer_profile import LayerProfile, read_profile
 from lmms_ca_plugin.methods._contract import Decision, Edit, Method, Plan, Read, Reads, Site
+from lmms_ca_plugin.methods._distances import DISTANCES, distribution
 
 PAPER_FUSION = (2, 4, 8, 11, 12, 13)
 PAPER_REVIEW = 29
@@ -229,30 +230,6 @@ class Contrastive(Method):
         neutral = 0.0 if self.site in ("logit", "knockout") else 1.0
         values = torch.full(masked.shape, neutral, device=masked.device, dtype=prompt.states.dtype)
         return Decision(values.masked_fill(masked, self.strength), tuple(log))
-
-
-def distribution(weights: Tensor) -> Tensor:
-    """Divides attention mass (..., s) by its sum; a row without mass (a prompt without pictures) stays 0."""
-    return weights / weights.sum(-1, keepdim=True).clamp(min=torch.finfo(weights.dtype).tiny)
-
-
-def hellinger(p: Tensor, q: Tensor) -> Tensor:
-    """Hellinger distance, equation 2: ||sqrt p - sqrt q|| / sqrt 2, (..., s) -> (...), in [0, 1]."""
-    distance: Tensor = torch.linalg.vector_norm(p.sqrt() - q.sqrt(), dim=-1) / math.sqrt(2)
-    return distance
-
-
-def jensen_shannon(p: Tensor, q: Tensor) -> Tensor:
-    """Jensen-Shannon divergence to base 2, (..., s) -> (...), in [0, 1]; 0 log 0 is 0."""
-    middle = (p + q) / 2
-
-    def to_middle(x: Tensor) -> Tensor:
-        return (torch.xlogy(x, x) - torch.xlogy(x, middle)).sum(-1)
-
-    return (to_middle(p) + to_middle(q)) / (2 * math.log(2))
-
-
-DISTANCES = {"hellinger": hellinger, "jsd": jensen_shannon}
 
 
 def lowest(score: Tensor, eligible: Tensor, number: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ import torch
 
 from lmms_ca_plugin.families._contract import Prompt, Trunk
 from lmms_ca_plugin.methods._contract import Method, Plan, Read, Reads
-from lmms_ca_plugin.methods.contrastive import DISTANCES, distribution
+from lmms_ca_plugin.methods._distances import DISTANCES, distribution
 
 
 @dataclass(frozen=True)

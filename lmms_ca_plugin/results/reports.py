@@ -160,17 +160,15 @@ def to_junit(regression: Regression) -> str:
         The document.
     """
     failures = sum(task.verdict == REGRESSED for task in regression.tasks)
-    counts = {"tests": str(len(regression.tasks)), "failures": str(failures), "errors": "0"}
-    suites = ElementTree.Element("testsuites", counts)
-    suite = ElementTree.SubElement(suites, "testsuite", {"name": "lmms-ca regress", **counts})
+    suite = _Suite(tests=len(regression.tasks), failures=failures)
     for task in regression.tasks:
-        case = ElementTree.SubElement(suite, "testcase", {"classname": "lmms-ca.regress", "name": task.task})
+        case = suite.case(task.task)
         text = _xml("\n".join([headline(task), *details(task)]))
         if task.verdict == REGRESSED:
             ElementTree.SubElement(case, "failure", {"message": _xml(headline(task))}).text = text
         else:
             ElementTree.SubElement(case, "system-out").text = text
-    return _document(suites)
+    return suite.document()
 
 
 def error_junit(message: str) -> str:
@@ -182,15 +180,24 @@ def error_junit(message: str) -> str:
     Returns:
         A document with one test in error.
     """
-    counts = {"tests": "1", "failures": "0", "errors": "1"}
-    suites = ElementTree.Element("testsuites", counts)
-    suite = ElementTree.SubElement(suites, "testsuite", {"name": "lmms-ca regress", **counts})
-    case = ElementTree.SubElement(suite, "testcase", {"classname": "lmms-ca.regress", "name": "comparison"})
-    ElementTree.SubElement(case, "error", {"message": _xml(message)})
-    return _document(suites)
+    suite = _Suite(tests=1, errors=1)
+    ElementTree.SubElement(suite.case("comparison"), "error", {"message": _xml(message)})
+    return suite.document()
 
 
-def _document(root: ElementTree.Element) -> str:
-    """Writes an XML tree with its declaration."""
-    ElementTree.indent(root)
-    return f'<?xml version="1.0" encoding="utf-8"?>\n{ElementTree.tostring(root, encoding="unicode")}\n'
+class _Suite:
+    """The one suite of a JUnit document."""
+
+    def __init__(self, tests: int, failures: int = 0, errors: int = 0) -> None:
+        counts = {"tests": str(tests), "failures": str(failures), "errors": str(errors)}
+        self.root = ElementTree.Element("testsuites", counts)
+        self.suite = ElementTree.SubElement(self.root, "testsuite", {"name": "lmms-ca regress", **counts})
+
+    def case(self, name: str) -> ElementTree.Element:
+        """Adds a test."""
+        return ElementTree.SubElement(self.suite, "testcase", {"classname": "lmms-ca.regress", "name": name})
+
+    def document(self) -> str:
+        """Writes the tree with its declaration."""
+        ElementTree.indent(self.root)
+        return f'<?xml version="1.0" encoding="utf-8"?>\n{ElementTree.tostring(self.root, encoding="unicode")}\n'

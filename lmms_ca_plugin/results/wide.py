@@ -37,6 +37,7 @@ _TITLES = {
 }
 _HEADER = ("Model", "Method", *_TITLES.values(), "Average")
 _MARK = "*"
+_OTHERS = "the harness's own"
 
 
 @dataclass(frozen=True)
@@ -50,13 +51,13 @@ class WideTable:
 def _family(task: str) -> str:
     """Which tasks share a table."""
     prefix = task.split("_")[0]
-    return f"{prefix}_*" if prefix in ("ca", "mini") else "the harness's own"
+    return f"{prefix}_*" if prefix in ("ca", "mini") else _OTHERS
 
 
 def _is_main(row: Row, benchmark: str) -> bool:
     """Whether a row holds the main score of its set."""
     metric = str(row["metric"])
-    if _family(str(row["task"])) == "the harness's own":
+    if _family(str(row["task"])) == _OTHERS:
         return metric in ("exact_match", "anls")
     return metric == BENCHMARKS[benchmark].main
 
@@ -151,11 +152,11 @@ def wide_tables(rows: Sequence[Row]) -> list[WideTable]:
         InputError: No row is of one of the six sets.
     """
     tables: list[WideTable] = []
-    for family in ("ca_*", "mini_*", "the harness's own"):
+    for family in ("ca_*", "mini_*", _OTHERS):
         lines = _lines([row for row in rows if _family(str(row["task"])) == family])
         measure = (
             "exact_match (the harness's VQA accuracy; plain equality on GQA), anls on DocVQA; intervals not clustered"
-            if family == "the harness's own"
+            if family == _OTHERS
             else "vqa_accuracy, on GQA and DocVQA vqa_exact; intervals clustered by picture"
         )
         if lines:

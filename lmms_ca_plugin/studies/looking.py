@@ -20,8 +20,8 @@ from lmms_ca_plugin.engine.run import Run
 from lmms_ca_plugin.families._cells import Cells
 from lmms_ca_plugin.families._contract import Family, Kind, Question
 from lmms_ca_plugin.methods._contract import Plan, Read
+from lmms_ca_plugin.methods._distances import distribution
 from lmms_ca_plugin.methods._maps import base_map
-from lmms_ca_plugin.methods.contrastive import distribution
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,9 @@
-"""Small LLaVA-1.5 and LLaVA-NeXT models with seeded random weights, built on the spot.
+"""Small LLaVA models: with random weights, built on the spot, and the bundled checkpoint with its world and training.
 
-Architecture, files and preprocessing are those of the real checkpoints; only the numbers are small and the weights
-are random. They serve the offline suite, the tests and the benchmarks. Their answers mean nothing.
+This file holds the former: small LLaVA-1.5 and LLaVA-NeXT models with seeded random weights. Architecture, files and
+preprocessing are those of the real checkpoints; only the numbers are small. They serve the offline suite, the tests and
+the benchmarks, and their answers mean nothing. `world/` draws the scenes that the bundled checkpoint was trained on and
+asks about them, `training/` trained it, `benchmarks/` writes its six sets, and `evaluation.py` measures it.
 
     settings = TinySettings("llava", num_blocks=6, hidden_size=32, image_size=56)
     write_checkpoint(folder, settings)              # a folder that from_pretrained loads

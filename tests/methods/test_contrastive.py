@@ -19,15 +19,8 @@ from lmms_ca_plugin.errors import InputError, OptionError
 from lmms_ca_plugin.families._contract import Kind, Prompt
 from lmms_ca_plugin.methods import load_method
 from lmms_ca_plugin.methods._contract import Plan, Read
-from lmms_ca_plugin.methods.contrastive import (
-    Contrastive,
-    at_most,
-    distribution,
-    hellinger,
-    jensen_shannon,
-    lowest,
-    random_scores,
-)
+from lmms_ca_plugin.methods._distances import distribution, hellinger, jensen_shannon
+from lmms_ca_plugin.methods.contrastive import Contrastive, at_most, lowest, random_scores
 
 LAYERS = {"scope": "0:1:2", "review_layer": 4}
 SITES = ("residual", "post_norm", "kv", "value", "logit", "knockout")

@@ -39,7 +39,7 @@ def suite_card(pictures: Iterable[Picture], seed: int) -> str:
             "own tasks run without a network when this folder is the current directory.",
             "The weights are random and the questions few: scores mean nothing but that the software runs.",
             "Questions and answers were written by one author; ten equal answers are not ten people's.",
-            "Run `lmms-eval` with the caches inside this folder, as `lmms-ca quickstart` does.",
+            "Run `lmms-eval` inside this folder, with the variables that `lmms-ca offline-suite` prints.",
             "",
             "# Pictures and their licences",
             "",
