@@ -8,15 +8,23 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, GenerationConfig
 
 from lmms_ca_plugin.checkpoints import bundled
 from lmms_ca_plugin.devices import device_named
 from lmms_ca_plugin.errors import CheckpointError, OptionError
 from lmms_ca_plugin.families import load_family
-from lmms_ca_plugin.families._contract import Family, Trunk
+from lmms_ca_plugin.families._contract import AspectRatio, Family, Trunk
+from lmms_ca_plugin.families._conversations import Conversation
 
 Dtype = Literal["auto", "float32", "float64", "bfloat16", "float16"]
+
+# Settings of `generate` that change what a token is taken by.
+_ON_SCORES = (
+    *("repetition_penalty", "encoder_repetition_penalty", "no_repeat_ngram_size", "encoder_no_repeat_ngram_size"),
+    *("bad_words_ids", "sequence_bias", "suppress_tokens", "begin_suppress_tokens", "forced_bos_token_id"),
+    *("forced_eos_token_id", "min_length", "min_new_tokens", "exponential_decay_length_penalty", "guidance_scale"),
+)
 
 
 @dataclass(frozen=True)
@@ -52,12 +60,13 @@ class InputOptions:
     """How prompts and pictures are prepared; None is the family's default.
 
     Attributes:
-        conversation: `vicuna_v1` (with its system sentence), or the processor's own chat template.
+        conversation: `vicuna_v1` or `chatml_direct` (each with its system sentence), or the processor's own chat
+            template.
         image_aspect_ratio: `pad` to a square with the mean colour, or leave it to the processor.
     """
 
-    conversation: Literal["vicuna_v1", "processor"] | None = None
-    image_aspect_ratio: Literal["pad", "processor"] | None = None
+    conversation: Conversation | None = None
+    image_aspect_ratio: AspectRatio | None = None
 
 
 @dataclass(frozen=True)
@@ -68,6 +77,7 @@ class Checkpoint:
     family: type[Family]
     trunk: Trunk
     device: torch.device
+    config: Any
 
 
 def describe(options: CheckpointOptions) -> Checkpoint:
@@ -99,7 +109,7 @@ def describe(options: CheckpointOptions) -> Checkpoint:
         )
     config = _read("config", AutoConfig.from_pretrained, options)
     family = load_family(config.model_type)
-    return Checkpoint(options, family, family.describe(config), device)
+    return Checkpoint(options, family, family.describe(config), device, config)
 
 
 def load(checkpoint: Checkpoint, inputs: InputOptions) -> Family:
@@ -122,6 +132,7 @@ def load(checkpoint: Checkpoint, inputs: InputOptions) -> Family:
             f"pretrained={options.pretrained}: its processor is a {type(processor).__name__} that takes no pictures. A "
             "processor_config.json or preprocessor_config.json is missing."
         )
+    checkpoint.family.fit(processor, checkpoint.config, checkpoint.trunk, inputs.conversation)
     dtype = ("float32" if checkpoint.device.type == "cpu" else "auto") if options.dtype == "auto" else options.dtype
     model, info = _read(
         "weights",
@@ -139,7 +150,22 @@ def load(checkpoint: Checkpoint, inputs: InputOptions) -> Family:
             f"pretrained={options.pretrained}: {len(absent)} weights are missing or of another shape, first "
             f"{absent[0]}. The checkpoint is incomplete, or its config does not fit it."
         )
+    _check_generation(options, model.generation_config)
     return checkpoint.family(model.eval(), processor, inputs.conversation, inputs.image_aspect_ratio)
+
+
+def _check_generation(options: CheckpointOptions, config: GenerationConfig) -> None:
+    """Refuses what `generate` would do to the scores of each token and this engine does not, whatever the method."""
+    plain = GenerationConfig()
+    asked = {name: value for name in _ON_SCORES if (value := getattr(config, name, None)) != getattr(plain, name, None)}
+    # Values that change nothing: transformers writes them in place of None.
+    asked = {name: value for name, value in asked.items() if value not in (None, 0, 1.0)}
+    if asked:
+        raise CheckpointError(
+            f"pretrained={options.pretrained}: its generation_config.json asks for "
+            f"{', '.join(f'{name}={value}' for name, value in asked.items())}, which changes tokens' scores and is not "
+            "done here. Take it out of a local copy's file; dola has a repetition_penalty of its own."
+        )
 
 
 def _straight_to(device: torch.device) -> dict[str, str] | None:

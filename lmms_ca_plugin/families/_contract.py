@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig
 
 from lmms_ca_plugin.errors import CheckpointError
-from lmms_ca_plugin.families._inputs import Inputs as Inputs  # parts of the contract, in files of their own
+from lmms_ca_plugin.families._inputs import AspectRatio as AspectRatio  # parts of the contract, in files of their own
+from lmms_ca_plugin.families._inputs import Inputs as Inputs
 from lmms_ca_plugin.families._inputs import Message as Message
 from lmms_ca_plugin.families._inputs import Question as Question
 from lmms_ca_plugin.families._masks import causal_mask
@@ -69,7 +70,7 @@ class Family(Views, ABC):
     Args:
         model: The conditional-generation model, in eval mode.
         processor: Its processor.
-        conversation: `"vicuna_v1"` or `"processor"`; None takes the family's default.
+        conversation: One of `_conversations.Conversation`; None takes what the checkpoint was trained on.
         image_aspect_ratio: `"pad"` or `"processor"`; None takes the family's default.
     """
 
@@ -82,7 +83,7 @@ class Family(Views, ABC):
         self,
         model: Any,
         processor: Any,
-        conversation: str | None = None,  # noqa: ARG002
+        conversation: str | None = None,
         image_aspect_ratio: str | None = None,  # noqa: ARG002
     ) -> None:
         self.model = model
@@ -90,11 +91,7 @@ class Family(Views, ABC):
         # The config names the tie at different places in different releases; the weights themselves cannot be wrong.
         head, embedding = model.get_output_embeddings().weight, model.get_input_embeddings().weight
         self.trunk = replace(type(self).describe(model.config), tied_embeddings=head.data_ptr() == embedding.data_ptr())
-        if processor.tokenizer.pad_token_id is None:
-            raise CheckpointError(
-                "The checkpoint's tokenizer has no pad token, so questions cannot be batched. Set one."
-            )
-        processor.tokenizer.padding_side = "left"
+        self.fit(processor, model.config, self.trunk, conversation)
 
     @classmethod
     def describe(cls, config: Any) -> Trunk:
@@ -115,11 +112,8 @@ class Family(Views, ABC):
                 f"Language model type '{text.model_type}' inside '{cls.model_type}' is not supported. "
                 f"Allowed: {', '.join(sorted(cls.trunks))}."
             )
-        if getattr(text, "sliding_window", None) and getattr(text, "use_sliding_window", True):
-            raise CheckpointError(
-                f"The language model attends in a sliding window of {text.sliding_window} positions, which this engine "
-                "does not build masks for. Only full attention is supported."
-            )
+        # Within its first window a model with a sliding one attends to everything, as all masks here do.
+        window = getattr(text, "sliding_window", None) if getattr(text, "use_sliding_window", True) else None
         reference, bookkeeping = type(text)(), PretrainedConfig()
         for name, default in reference.to_dict().items():
             # What transformers' own class does not define its blocks do not read, and None turns a feature off.
@@ -139,11 +133,30 @@ class Family(Views, ABC):
             num_key_value_heads=text.num_key_value_heads,
             head_size=getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads,
             mlp_size=text.intermediate_size,
-            max_positions=text.max_position_embeddings,
+            max_positions=min(text.max_position_embeddings, window or text.max_position_embeddings),
             image_token_id=config.image_token_id,
             vocabulary=text.vocab_size,
             tied_embeddings=bool(text.tie_word_embeddings),
         )
+
+    @classmethod
+    def fit(cls, processor: Any, config: Any, trunk: Trunk, conversation: str | None) -> None:  # noqa: ARG003
+        """Fits a processor to its checkpoint, and refuses one that cannot ask questions; no weight is needed.
+
+        Args:
+            processor: The processor; what its file leaves open is set.
+            config: The checkpoint's config.
+            trunk: What `describe` read from it.
+            conversation: How questions are to be asked; None takes what the checkpoint was trained on.
+
+        Raises:
+            CheckpointError: The processor does not belong to the checkpoint.
+        """
+        if processor.tokenizer.pad_token_id is None:
+            raise CheckpointError(
+                "The checkpoint's tokenizer has no pad token, so questions cannot be batched. Set one."
+            )
+        processor.tokenizer.padding_side = "left"
 
     # ---- paths -------------------------------------------------------------------------------------------------------
     @property

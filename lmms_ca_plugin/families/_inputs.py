@@ -17,6 +17,8 @@ from torch.nn.functional import pad
 from lmms_ca_plugin.errors import InputError
 from lmms_ca_plugin.families._views import Features
 
+AspectRatio = Literal["pad", "processor"]
+
 
 @dataclass(frozen=True)
 class Message:

@@ -7,6 +7,10 @@ from dataclasses import dataclass
 
 from lmms_ca_plugin.errors import OptionError
 
+# Each with the rows that LLaVA pads it by. LLaMA-3 has LLaMA-2's shape, but another vocabulary.
+LLAMA_2_VOCABULARY = range(32000, 32128)
+YI_VOCABULARY = range(64000, 64128)
+
 
 @dataclass(frozen=True)
 class Trunk:
@@ -44,8 +48,22 @@ class Trunk:
 
     @property
     def is_paper_trunk(self) -> bool:
-        """Whether the paper's block numbers mean something here: LLaVA-1.5 or 1.6 on a 32-block LLaMA."""
-        return self.model_type in ("llava", "llava_next") and self.text_type == "llama" and self.num_blocks == 32
+        """Whether the paper's block numbers mean something here: LLaVA-1.5 or 1.6 on a 32-block LLaMA of 1 or 2.
+
+        A smaller vocabulary is that of a checkpoint made for tests; LLaMA-3's is larger.
+        """
+        is_llama = self.text_type == "llama" and self.vocabulary < LLAMA_2_VOCABULARY.stop
+        return self.model_type in ("llava", "llava_next") and is_llama and self.num_blocks == 32
+
+    @property
+    def is_llama_2(self) -> bool:
+        """Whether it is LLaMA-2, or Vicuna, which is trained from it."""
+        return self.text_type == "llama" and self.vocabulary in LLAMA_2_VOCABULARY
+
+    @property
+    def is_yi(self) -> bool:
+        """Whether it is Yi, the trunk of LLaVA-1.6-34B, which has LLaMA's blocks."""
+        return self.text_type == "llama" and self.vocabulary in YI_VOCABULARY
 
     @property
     def described(self) -> str:

@@ -1,32 +1,27 @@
 """LLaVA-1.5: `LlavaForConditionalGeneration`, one run of base-view tokens per picture.
 
-Source: transformers `models/llava`; prompt and padding of the original from haotian-liu/LLaVA `llava/conversation.py`
-(`vicuna_v1`) and `llava/mm_utils.py` (`expand2square`), restated from their behaviour.
-Deviates from the processor's defaults: pictures are padded to a square with the mean colour and the prompt carries
-the Vicuna v1 system sentence, because the checkpoints were trained that way. The processor's own centre crop cuts a
-quarter off a 4:3 photograph, and its template has no system sentence. `image_aspect_ratio=processor` and
-`conversation=processor` bring them back.
+Source: transformers `models/llava`; padding of the original from haotian-liu/LLaVA `llava/mm_utils.py`
+(`expand2square`), restated from its behaviour.
+Deviates from the processor's defaults where a checkpoint speaks Vicuna, as LLaVA-1.5 does: pictures are padded to a
+square with the mean colour and the prompt carries the Vicuna v1 system sentence, because the checkpoints were trained
+that way. The processor's own centre crop cuts a quarter off a 4:3 photograph, and its template has no system sentence.
+`image_aspect_ratio=processor` and `conversation=processor` bring them back. Other checkpoints of the type get their
+processor's own way.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
 from lmms_ca_plugin.errors import CheckpointError, InputError, unknown
-from lmms_ca_plugin.families._contract import Inputs, Message, Narrow, Prompt, Question
+from lmms_ca_plugin.families._contract import AspectRatio, Inputs, Message, Narrow, Prompt, Question, Trunk
+from lmms_ca_plugin.families._conversations import RENDERERS, check_placeholder, trained_on
 from lmms_ca_plugin.families._llava_pictures import LlavaPictures
-
-VICUNA_V1_SYSTEM = (
-    "A chat between a curious user and an artificial intelligence assistant. "
-    "The assistant gives helpful, detailed, and polite answers to the user's questions."
-)
-CONVERSATIONS = ("vicuna_v1", "processor")
-ASPECT_RATIOS = ("pad", "processor")
 
 _SHAPE = {"vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"}
 _BLOCKS = {
@@ -60,29 +55,56 @@ class Llava(LlavaPictures):
 
     model_type = "llava"
     trunks: ClassVar = {"llama": _HANDLED, "mistral": _HANDLED, "qwen2": _HANDLED}
-    default_aspect_ratio: ClassVar[str] = "pad"
+    towers: ClassVar = {"clip_vision_model": 1, "siglip_vision_model": 0}  # tokens that stand for no part of a picture
     longest_ratio: ClassVar[float] = 100  # of a picture's sides, where the processor resizes by the shorter one
 
     def __init__(
         self, model: Any, processor: Any, conversation: str | None = None, image_aspect_ratio: str | None = None
     ) -> None:
-        super().__init__(model, processor)
-        self.image_token: str = getattr(processor, "image_token", None) or ""
-        known = processor.tokenizer.convert_tokens_to_ids(self.image_token) if self.image_token else None
-        if known != self.trunk.image_token_id:
-            raise CheckpointError(
-                f"The processor's image token is {self.image_token!r} (id {known}), but the checkpoint marks "
-                f"pictures with id {self.trunk.image_token_id}. Use the processor that belongs to the checkpoint."
-            )
-        self.conversation = conversation or self._default_conversation()
-        self.image_aspect_ratio = image_aspect_ratio or self.default_aspect_ratio
-        if self.conversation not in CONVERSATIONS:
-            raise unknown("conversation", self.conversation, CONVERSATIONS)
-        if self.image_aspect_ratio not in ASPECT_RATIOS:
-            raise unknown("image_aspect_ratio", self.image_aspect_ratio, ASPECT_RATIOS)
+        super().__init__(model, processor, conversation, image_aspect_ratio)
+        self.image_token: str = processor.image_token
+        self.conversation = conversation or trained_on(processor, self.trunk)
+        self.image_aspect_ratio = image_aspect_ratio or self._default_aspect_ratio()
+        if self.image_aspect_ratio not in get_args(AspectRatio):
+            raise unknown("image_aspect_ratio", self.image_aspect_ratio, get_args(AspectRatio))
 
-    def _default_conversation(self) -> str:
-        return "vicuna_v1"
+    def _default_aspect_ratio(self) -> str:
+        as_trained = "vicuna_v1" in (self.conversation, trained_on(self.processor, self.trunk))
+        return "pad" if as_trained else "processor"
+
+    @classmethod
+    def describe(cls, config: Any) -> Trunk:
+        """Reads the trunk's facts; refuses vision towers whose pictures are prepared in other ways as well."""
+        tower = config.vision_config.model_type
+        if tower not in cls.towers:
+            raise CheckpointError(
+                f"Vision tower type '{tower}' inside '{cls.model_type}' is not supported. Allowed: "
+                f"{', '.join(sorted(cls.towers))}."
+            )
+        return super().describe(config)
+
+    @classmethod
+    def fit(cls, processor: Any, config: Any, trunk: Trunk, conversation: str | None) -> None:
+        """Fits a processor to its checkpoint, as its file may be of a release that knew fewer fields.
+
+        How many tokens a picture has is decided by the tower and the config; the processor only has to count alike.
+        """
+        super().fit(processor, config, trunk, conversation)
+        if conversation is not None and conversation not in RENDERERS:
+            raise unknown("conversation", conversation, RENDERERS)
+        image_token = getattr(processor, "image_token", None) or ""
+        known = processor.tokenizer.convert_tokens_to_ids(image_token) if image_token else None
+        if known != trunk.image_token_id:
+            raise CheckpointError(
+                f"The processor's image token is {image_token!r} (id {known}), but the checkpoint marks "
+                f"pictures with id {trunk.image_token_id}. Use the processor that belongs to the checkpoint."
+            )
+        processor.patch_size = config.vision_config.patch_size
+        processor.num_additional_image_tokens = cls.towers[config.vision_config.model_type]
+        processor.vision_feature_select_strategy = getattr(
+            config, "vision_feature_select_strategy", processor.vision_feature_select_strategy
+        )
+        check_placeholder(processor, conversation or trained_on(processor, trunk))
 
     # ---- paths -------------------------------------------------------------------------------------------------------
     @property
@@ -117,27 +139,7 @@ class Llava(LlavaPictures):
         Returns:
             The prompt text.
         """
-        if self.conversation == "processor":
-            turns = [
-                {
-                    "role": message.role,
-                    "content": [{"type": "image"} for _ in message.pictures] + [{"type": "text", "text": message.text}],
-                }
-                for message in conversation
-            ]
-            text: str = self.processor.apply_chat_template(turns, add_generation_prompt=True)
-            return text
-        system = VICUNA_V1_SYSTEM
-        rendered = ""
-        for message in conversation:
-            if message.role == "system":
-                system = message.text
-            elif message.role == "user":
-                placeholders = f"{self.image_token}\n" * len(message.pictures)
-                rendered += f" USER: {placeholders}{message.text}"
-            else:
-                rendered += f" ASSISTANT: {message.text}{self.processor.tokenizer.eos_token}"
-        return f"{system}{rendered} ASSISTANT:"
+        return RENDERERS[self.conversation](self.processor, conversation)
 
     def check(self, question: Question, conversation: Sequence[Message]) -> None:
         """Refuses what cannot be asked.
@@ -167,7 +169,7 @@ class Llava(LlavaPictures):
             prepared = [self.prepare_picture(p) for message in conversation for p in message.pictures]
             pictures += prepared
             counts.append(len(prepared))
-        batch = dict(self.processor(text=texts, images=pictures or None, padding=True, return_tensors="pt"))
+        batch = dict(self.processor(text=texts, images=pictures or None, **self._how(texts)))
         return Inputs(
             input_ids=batch.pop("input_ids"),
             padding=batch.pop("attention_mask").bool(),
@@ -193,7 +195,7 @@ class Llava(LlavaPictures):
             first, *others = self.render(conversation).split(self.image_token)
             expanded = [self.image_token * n + text for n, text in zip(tokens, others, strict=True)]
             texts.append("".join([first, *expanded]))
-        batch = self.processor.tokenizer(texts, padding=True, return_tensors="pt")
+        batch = self.processor.tokenizer(texts, **self._how(texts))
         return Inputs(
             input_ids=batch["input_ids"],
             padding=batch["attention_mask"].bool(),
@@ -201,6 +203,12 @@ class Llava(LlavaPictures):
             num_pictures=tuple(map(len, lengths)),
             questions=tuple(questions),
         )
+
+    def _how(self, texts: Sequence[str]) -> dict[str, Any]:
+        """How texts become tokens: a template that writes the first token itself gets no second one."""
+        begin = self.processor.tokenizer.bos_token
+        begun = begin is not None and texts[0].startswith(begin)
+        return {"padding": True, "return_tensors": "pt", "add_special_tokens": not begun}
 
     # ---- the pass ----------------------------------------------------------------------------------------------------
     def embed(self, inputs: Inputs) -> Prompt:

@@ -1,8 +1,7 @@
 """LLaVA-1.6: a picture is its base view, then its unpadded tiles row by row, each row closed by a newline.
 
 Source: transformers `models/llava_next` (`pack_image_features`).
-Deviates from `families/llava.py`: pictures go to the processor as they are (anyres tiles do the padding), and the
-Vicuna v1 conversation is the default only where the checkpoint's own template speaks of USER and ASSISTANT.
+Deviates from `families/llava.py`: pictures go to the processor as they are, because anyres tiles do the padding.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from torch import Tensor
 from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
 
 from lmms_ca_plugin.families._cells import Seen, whole
-from lmms_ca_plugin.families._contract import Inputs, Kind, Message
+from lmms_ca_plugin.families._contract import Inputs, Kind
 from lmms_ca_plugin.families._views import Features
 from lmms_ca_plugin.families.llava import Llava
 
@@ -23,13 +22,10 @@ class LlavaNext(Llava):
     """LLaVA-1.6 (anyres)."""
 
     model_type = "llava_next"
-    default_aspect_ratio = "processor"
     longest_ratio = math.inf  # every picture is fitted into the tiles
 
-    def _default_conversation(self) -> str:
-        self.conversation = "processor"  # to hear what the template itself says
-        own = self.render([Message("user", "?")])
-        return "vicuna_v1" if "USER:" in own and "ASSISTANT:" in own else "processor"
+    def _default_aspect_ratio(self) -> str:
+        return "processor"  # tiles are padded already
 
     def picture_features(self, pictures: dict[str, Tensor]) -> list[Features]:
         """Runs the vision tower and the projector, and packs the tiles.

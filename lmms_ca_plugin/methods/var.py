@@ -31,7 +31,6 @@ from lmms_ca_plugin.families._contract import Prompt, Trunk
 from lmms_ca_plugin.methods._contract import Decision, Edit, Method, Plan, Probe, Read, Reads
 
 FIRST_BLOCK = 2  # before it no token has become a sink
-LLAMA_2_VOCABULARY = range(32000, 32128)  # with LLaVA's padding; LLaMA-3 has the same shape, but other dims
 KNOWN_DIMS = {(32, 4096): (2533, 1415), (40, 5120): (2100, 4743)}  # by blocks and hidden size: LLaMA-2-7B and 13B
 FOUND_DIMS = 2
 
@@ -91,7 +90,7 @@ class Var(Method):
             )
         blocks = range(FIRST_BLOCK, trunk.num_blocks - 1)
         dims = self.sink_dims
-        if dims is None and trunk.text_type == "llama" and trunk.vocabulary in LLAMA_2_VOCABULARY:
+        if dims is None and trunk.is_llama_2:
             dims = KNOWN_DIMS.get((trunk.num_blocks, trunk.hidden_size))
         if dims is not None:
             return self._plan(blocks, dims)

@@ -100,6 +100,23 @@ def test_a_processor_that_takes_no_pictures_is_named(copied):
         opened(copied)
 
 
+def test_a_processor_that_cannot_ask_is_refused_before_weights_are_read(copied):
+    (copied / "model.safetensors").unlink()
+    (copied / "chat_template.jinja").write_text("{% for m in messages %}[INST] {{ m['content'] }} [/INST]{% endfor %}")
+    with pytest.raises(CheckpointError, match="conversation=processor: a question with one picture has 0 placeholders"):
+        opened(copied)
+
+
+def test_what_generate_would_do_to_scores_is_refused(copied):
+    file = copied / "generation_config.json"
+    plain = json.loads(file.read_text())
+    file.write_text(json.dumps({**plain, "temperature": 0.2, "do_sample": True, "repetition_penalty": 1.2}))
+    with pytest.raises(CheckpointError, match=r"asks for repetition_penalty=1.2, which changes tokens' scores"):
+        opened(copied)
+    file.write_text(json.dumps({**plain, "temperature": 0.2, "do_sample": True, "repetition_penalty": 1.0}))
+    opened(copied)  # how tokens are drawn is the task's to say
+
+
 def test_a_device_beside_a_device_map_is_refused(folder):
     with pytest.raises(OptionError, match="device=cpu and device_map=auto both say where the weights go. Give one."):
         describe(CheckpointOptions(str(folder), device="cpu", device_map="auto"))

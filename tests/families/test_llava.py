@@ -14,8 +14,9 @@ from transformers import LlavaConfig, MistralConfig
 
 from lmms_ca_plugin.errors import CheckpointError, InputError, OptionError
 from lmms_ca_plugin.families import family_names, load_family
-from lmms_ca_plugin.families._contract import Kind, Message, Question
+from lmms_ca_plugin.families._contract import Kind, Message, Question, Trunk
 from lmms_ca_plugin.families.llava import Llava
+from lmms_ca_plugin.families.llava_next import LlavaNext
 from lmms_ca_plugin.tiny import TinySettings, build_model, build_processor
 
 # OpenAI CLIP's, which LLaVA's processors carry.
@@ -83,7 +84,7 @@ def test_the_prompt_is_vicunas_to_the_letter():
     conversation = (Message("user", "What is it?\nAnswer shortly.", (photo("cat", 9, 9),)),)
     assert family.render(conversation) == f"{VICUNA} USER: <image>\nWhat is it?\nAnswer shortly. ASSISTANT:"
     two = (Message("user", "Both?", (photo("cat", 9, 9),) * 2), Message("assistant", "Yes"), Message("user", "Sure?"))
-    assert family.render(two) == f"{VICUNA} USER: <image>\n<image>\nBoth? ASSISTANT: Yes</s> USER: Sure? ASSISTANT:"
+    assert family.render(two) == f"{VICUNA} USER: <image>\n<image>\nBoth? ASSISTANT: Yes</s>USER: Sure? ASSISTANT:"
     assert family.render((Message("system", "Be brief."), *conversation)).startswith("Be brief. USER: <image>\nWhat")
 
 
@@ -91,6 +92,12 @@ def test_the_processors_conversation_is_its_template():
     conversation = (Message("user", "What is it?", (photo("cat", 9, 9),)),)
     own = make_family("llava", "processor").render(conversation)
     assert own.strip() == "USER: <image>\nWhat is it? ASSISTANT:"
+
+
+INSTRUCT = (
+    "{% for m in messages %}[INST] {% for c in m['content'] %}{{ '<image>' if c['type'] == 'image' else c['text'] }}"
+    "{% endfor %} [/INST]{% endfor %}"
+)
 
 
 def test_defaults_follow_the_checkpoint():
@@ -105,10 +112,94 @@ def test_defaults_follow_the_checkpoint():
         "processor",
     )
     other = copy.deepcopy(families["llava_next"].processor)
-    other.chat_template = "{% for m in messages %}[INST] {{ m['content'][-1]['text'] }} [/INST]{% endfor %}"
+    other.chat_template = INSTRUCT
     mistral = load_family("llava_next")(families["llava_next"].model, other)
     assert mistral.conversation == "processor"
     assert mistral.render((Message("user", "Hm?"),)) == "[INST] Hm? [/INST]"
+    relative = load_family("llava")(families["llava"].model, other)
+    assert (relative.conversation, relative.image_aspect_ratio) == ("processor", "processor")
+
+
+def test_the_prompt_of_the_34b_is_its_own_to_the_letter(monkeypatch):
+    """As haotian-liu/LLaVA's `chatml_direct` writes it; the checkpoint's template leaves the system turn out."""
+    model, processor = spoiled(lambda p: setattr(p, "chat_template", CHATML), "llava_next")
+    assert LlavaNext(model, processor).conversation == "processor", "only Yi was trained on that system turn"
+    monkeypatch.setattr(Trunk, "is_yi", True)
+    family = LlavaNext(model, processor)
+    system, asked = "<|im_start|>system\nAnswer the questions.<|im_end|>", "<|im_start|>user\n<image>\nHm?<|im_end|>"
+    shown = Message("user", "Hm?", (photo("cat", 9, 9),))
+    assert family.conversation == "chatml_direct" and family.image_aspect_ratio == "processor"
+    assert family.render((shown,)) == f"{system}{asked}<|im_start|>assistant\n"
+    brief = family.render((Message("system", "Be brief."), shown, Message("assistant", "Yes"), Message("user", "No?")))
+    answered = "<|im_start|>assistant\nYes<|im_end|><|im_start|>user\nNo?<|im_end|>"
+    assert brief == f"<|im_start|>system\nBe brief.<|im_end|>{asked}{answered}<|im_start|>assistant\n"
+
+
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{% for c in m['content'] %}"
+    "{{ '<image>\n' if c['type'] == 'image' else c['text'] }}{% endfor %}<|im_end|>{% endfor %}<|im_start|>assistant\n"
+)
+
+
+@pytest.mark.parametrize("model_type", ["llava", "llava_next"])
+def test_a_processor_of_an_older_release_counts_as_the_tower_does(model_type):
+    """Until late 2024 the published processors had none of these three fields."""
+
+    def as_then(processor):
+        processor.patch_size = processor.vision_feature_select_strategy = None
+        processor.num_additional_image_tokens = 0
+
+    whole, old = (load_family(model_type)(*spoiled(change, model_type)) for change in (lambda _: None, as_then))
+    one, other = (family.encode(mixed_questions()) for family in (whole, old))
+    assert torch.equal(one.input_ids, other.input_ids)
+    old.embed(other)
+
+
+def test_a_checkpoint_without_a_template_is_asked_as_its_trunk_was_trained(monkeypatch):
+    def without(processor):
+        processor.chat_template = processor.tokenizer.chat_template = None
+
+    with pytest.raises(CheckpointError, match="no chat template.*Allowed: conversation=vicuna_v1, conversation=chatml"):
+        Llava(*spoiled(without))
+    assert Llava(*spoiled(without), "vicuna_v1").image_aspect_ratio == "pad"
+    monkeypatch.setattr(Trunk, "is_llama_2", True)
+    assert Llava(*spoiled(without)).conversation == "vicuna_v1"
+
+
+def test_a_tokenizers_template_serves_where_the_processor_has_none():
+    def moved(processor):
+        processor.tokenizer.chat_template, processor.chat_template = INSTRUCT, None
+
+    assert Llava(*spoiled(moved)).render((Message("user", "Hm?"),)) == "[INST] Hm? [/INST]"
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        (
+            "{% for m in messages %}[INST] {{ m['content'] }} [/INST]{% endfor %}",
+            "has 0 placeholders '<image>'.*vicuna",
+        ),
+        (
+            "{% for m in messages %}{{ '[INST] ' + m['content'] }}{% endfor %}",
+            "template cannot render the conversation",
+        ),
+        ("{{ raise_exception('no users here') }}", "template cannot render the conversation: no users here"),
+    ],
+)
+def test_templates_that_are_not_made_for_pictures_are_refused(template, message):
+    with pytest.raises(CheckpointError, match=message):
+        Llava(*spoiled(lambda processor: setattr(processor, "chat_template", template)))
+
+
+def test_a_template_that_writes_the_first_token_gets_no_second_one():
+    family = Llava(*spoiled(lambda processor: setattr(processor, "chat_template", "{{ bos_token }}" + INSTRUCT)))
+    questions = [ask(0, "Hm?", photo("cat", 60, 60)), ask(1, "What is it now?")]
+    first = family.processor.tokenizer.bos_token_id
+    written = family.write(questions, [(16,), ()])
+    for inputs in (family.encode(questions), written):
+        assert (inputs.input_ids == first).sum(-1).tolist() == [1, 1]
+    assert torch.equal(family.encode(questions).input_ids, written.input_ids)
 
 
 # ---- tokens ---------------------------------------------------------------------------------------------------------
@@ -172,8 +263,10 @@ def test_an_unsupported_type_is_named():
 def test_trunks_that_the_engine_would_compute_wrongly_are_refused():
     with pytest.raises(CheckpointError, match=r"'gemma2' inside 'llava'.*Allowed: llama, mistral, qwen2"):
         Llava.describe(LlavaConfig(text_config={"model_type": "gemma2"}))
-    with pytest.raises(CheckpointError, match="sliding window of 4096 positions"):
-        Llava.describe(LlavaConfig(text_config=MistralConfig()))
+    with pytest.raises(CheckpointError, match=r"Vision tower type 'pixtral'.*Allowed: clip_vision_model, siglip_"):
+        Llava.describe(LlavaConfig(vision_config={"model_type": "pixtral"}))
+    sliding = Llava.describe(LlavaConfig(text_config=MistralConfig(max_position_embeddings=32768)))
+    assert sliding.max_positions == 4096, "within its first window it attends to everything"
     config = LlavaConfig(text_config=MistralConfig(sliding_window=None, num_hidden_layers=3))
     assert Llava.describe(config).num_blocks == 3
     Llava.trunks, kept = {"llama": frozenset({"hidden_size"})}, Llava.trunks
@@ -208,7 +301,8 @@ def test_processors_that_do_not_fit_are_refused(change, message):
 
 
 def test_features_that_do_not_match_the_prompt_are_named():
-    family = Llava(*spoiled(lambda p: setattr(p, "patch_size", 28)))
+    family = Llava(*spoiled(lambda _: None))
+    family.processor.patch_size = 28
     questions = [ask(4, "What?"), ask(5, "What?", photo("cat", 60, 60))]
     with pytest.raises(
         InputError, match=r"document 5: the prompt has 4 image tokens, but .* 16 features for 1 picture"

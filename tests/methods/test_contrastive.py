@@ -259,6 +259,7 @@ def test_scopes(options, blocks):
             "post_layer: block 29 is read, but does not lie below the review block 29.*0 to 28",
         ),
         (PAPER, {"scope": "2:30"}, "scope: block 30 is read, but does not lie below"),
+        (replace(PAPER, vocabulary=128320), {}, "known only for .* on a 32-block LLaMA"),  # LLaMA-3
         (PAPER, {"scope": "28"}, "leaves no candidate block beside post_layer=28"),
         (PAPER, {"scope": "deep", "post_layer": 16}, "leaves no candidate"),
         (PAPER, {"rho": 1.5}, "rho=1.5 is not a share. Allowed: 0 to 1"),

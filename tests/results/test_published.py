@@ -3,8 +3,6 @@
 import pytest
 from trunks import PAPER
 
-from lmms_ca_plugin.families.llava import Llava
-from lmms_ca_plugin.families.llava_next import LlavaNext
 from lmms_ca_plugin.methods import load_method
 from lmms_ca_plugin.methods.contrastive import DEFAULT_LAMBDA, PAPER_REVIEW, Contrastive
 from lmms_ca_plugin.methods.vicrop import PAPER_LAYER
@@ -61,7 +59,7 @@ def test_the_option_that_the_paper_varies_may_have_any_value():
     assert not_the_papers(LLAVA, "layermask", "layer=3,mode=knockout", own="layer") == ("mode=knockout",)
 
 
-@pytest.mark.parametrize(("model", "family"), [(LLAVA, Llava), (NEXT, LlavaNext)])
-def test_prompts_and_pictures_as_the_family_prepares_them_are_the_papers(model, family):
-    args = f"conversation=vicuna_v1,image_aspect_ratio={family.default_aspect_ratio}"
+@pytest.mark.parametrize(("model", "pictures"), [(LLAVA, "pad"), (NEXT, "processor")])
+def test_prompts_and_pictures_as_the_family_prepares_them_are_the_papers(model, pictures):
+    args = f"conversation=vicuna_v1,image_aspect_ratio={pictures}"
     assert not_the_papers(model, "vanilla", args) == ()

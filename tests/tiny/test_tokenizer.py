@@ -1,6 +1,6 @@
 import pytest
 
-from lmms_ca_plugin.families.llava import VICUNA_V1_SYSTEM
+from lmms_ca_plugin.families._conversations import VICUNA_V1_SYSTEM
 from lmms_ca_plugin.tiny import build_tokenizer
 from lmms_ca_plugin.tiny.tokenizer import BYTES, _trained
 from lmms_ca_plugin.tiny.world.corpus import SENTENCES

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
-from lmms_ca_plugin.families.llava import VICUNA_V1_SYSTEM
+from lmms_ca_plugin.families._conversations import VICUNA_V1_SYSTEM
 from lmms_ca_plugin.scoring.documents import BENCHMARKS
 from lmms_ca_plugin.tiny.tokenizer import IMAGE, build_tokenizer
 from lmms_ca_plugin.tiny.training.views import View, some_view

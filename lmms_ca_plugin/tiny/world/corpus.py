@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
-from lmms_ca_plugin.families.llava import VICUNA_V1_SYSTEM
+from lmms_ca_plugin.families._conversations import VICUNA_V1_SYSTEM
 from lmms_ca_plugin.scoring.documents import BENCHMARKS
 from lmms_ca_plugin.tiny.world import prompts, vocabulary
 from lmms_ca_plugin.tiny.world.captions import REQUEST, caption
