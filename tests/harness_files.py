@@ -32,6 +32,7 @@ def write_run(
     metric="vqa_accuracy",
     args="",
     record=None,
+    config=None,
 ):
     """Writes one run: `tasks` maps a task to its samples."""
     folder = Path(folder)
@@ -59,6 +60,7 @@ def write_run(
             "offset": 0,
             "random_seed": 0,
             "gen_kwargs": "",
+            **(config or {}),
         },
         "date": date,
         "model_name": pretrained,

@@ -35,7 +35,7 @@ PACKAGES = {
     "devices": ("torch",),
     "attention": ("torch", "transformers"),
     "scoring": ("datasets", "evaluate"),
-    "families": ("PIL", "torch", "transformers"),
+    "families": ("PIL", "jinja2", "torch", "transformers"),
     "results": ("numpy", "pandas", "pytest", "scipy"),
     "figures": ("matplotlib", "numpy", "pandas"),
     "methods": ("PIL", "numpy", "scipy", "torch", "transformers"),

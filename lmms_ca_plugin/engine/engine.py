@@ -130,7 +130,7 @@ class Engine(Front[Answer]):
             "split": question.split,
             "doc_id": question.doc_id,
             "method": self.name,
-            "parameters": self.method.describe(),
+            "parameters": self.method.describe(self.plan),
             "seed": self.options.seed,
             **answer.log,
             "prompt_tokens": answer.prompt_tokens,

@@ -85,7 +85,13 @@ class Entry(lmms):  # type: ignore[misc]
         """
         engine = self.engine
         record = run_record(
-            engine.family, engine.name, engine.method, engine.options, self.checkpoint, weights_of(self.checkpoint)
+            engine.family,
+            engine.name,
+            engine.method,
+            engine.plan,
+            engine.options,
+            self.checkpoint,
+            weights_of(self.checkpoint),
         )
         return {"lmms_ca": {**record, **cost(engine.family, self.seconds), "samples": self.samples}}
 

@@ -13,7 +13,7 @@ from lmms_ca_plugin.engine.load import CheckpointOptions
 from lmms_ca_plugin.engine.requests import RunOptions
 from lmms_ca_plugin.errors import CheckpointError
 from lmms_ca_plugin.families._contract import Family
-from lmms_ca_plugin.methods._contract import Method
+from lmms_ca_plugin.methods._contract import Method, Plan
 
 PACKAGES = {"plugin": "lmms-ca", "lmms_eval": "lmms-eval", "transformers": "transformers", "torch": "torch"}
 
@@ -22,6 +22,7 @@ def run_record(
     family: Family,
     entry: str,
     method: Method,
+    plan: Plan,
     options: RunOptions,
     checkpoint: CheckpointOptions,
     weights: str | None,
@@ -32,6 +33,7 @@ def run_record(
         family: The loaded checkpoint.
         entry: The entry's name without its prefix.
         method: The method.
+        plan: What it does on this checkpoint.
         options: How the run is carried out.
         checkpoint: What it was loaded from.
         weights: Their digest (`weights_of`).
@@ -44,7 +46,7 @@ def run_record(
         "entry": entry,
         "pretrained": checkpoint.pretrained,
         "revision": checkpoint.revision,
-        "parameters": method.describe(),
+        "parameters": method.describe(plan),
         "seed": options.seed,
         "batch_size": options.batch_size,
         "conversation": family.conversation,

@@ -232,8 +232,10 @@ class Runner:
         requests = self._requests(missing)
         front = self._front(names)
         for variant in (v for v in self.study.variants if v.name in names):
-            method = self.methods[variant.name]
-            facts = run_record(self.family, variant.method, method, self._options, self.study.checkpoint, self.weights)
+            method, plan = self.methods[variant.name], front.plans[variant.name]
+            facts = run_record(
+                self.family, variant.method, method, plan, self._options, self.study.checkpoint, self.weights
+            )
             journal.know(variant.name, facts)
         for indices, answered in front.answer(requests):
             journal.write([_key(missing[i]) for i in indices], answered)
@@ -244,6 +246,7 @@ class Alone:
 
     def __init__(self, family: Family, method: Method, options: RunOptions, name: str) -> None:
         self.engine = Engine(family, method, options, name)
+        self.plans = {name: self.engine.plan}
 
     def answer(self, requests: Sequence[Request]) -> Iterator[tuple[list[int], dict[str, list[Answer]]]]:
         """Answers questions batch by batch; see `Branched.answer`."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal, Self
 
 from torch import Tensor
@@ -136,6 +136,7 @@ class Plan:
         probe: What must be known of the loaded weights before the plan is complete.
         observe: What a plan that changes nothing logs of its reads, once, behind the prompt's pass: a pure function of
             the reads and the prompt, with one record per sample.
+        settled: The values that it took for options which leave something to the checkpoint, by option; for the record.
     """
 
     reads: tuple[Read, ...] = ()
@@ -143,6 +144,7 @@ class Plan:
     rescore: Callable[[Tensor, Reads, Tensor, Family], Scores] | None = None
     probe: Probe | None = None
     observe: Callable[[Reads, Prompt], tuple[dict[str, Any], ...]] | None = None
+    settled: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
         if self.observe is not None and (self.edits or self.rescore):
@@ -227,6 +229,10 @@ class Method(ABC):
         """
         return None
 
-    def describe(self) -> dict[str, Any]:
-        """Lists every option with its value, for the trace and the results."""
-        return {f.name: getattr(self, f.name) for f in fields(self)}
+    def describe(self, plan: Plan | None = None) -> dict[str, Any]:
+        """Lists every option with its value, for the trace and the results.
+
+        Args:
+            plan: Its plan on a checkpoint, with what was left to that.
+        """
+        return {f.name: getattr(self, f.name) for f in fields(self)} | dict(plan.settled if plan else {})

@@ -111,8 +111,11 @@ class Contrastive(Method):
         """The value written at masked tokens: a factor, or what is added to the logits."""
         if self.site == "knockout":
             return -math.inf
-        lam = DEFAULT_LAMBDA[self.site] if self.lam is None else self.lam
-        return math.log(lam) if self.site == "logit" else lam
+        return math.log(self._lambda) if self.site == "logit" else self._lambda
+
+    @property
+    def _lambda(self) -> float:
+        return DEFAULT_LAMBDA[self.site] if self.lam is None else self.lam
 
     @property
     def profile_file(self) -> str | None:
@@ -130,9 +133,15 @@ class Contrastive(Method):
         wanted = {"contrastive": (*layers.candidates, layers.post), "post": (layers.post,)}.get(self.mask_by, ())
         site: Site = "scores" if self.site in ("logit", "knockout") else self.site  # type: ignore[assignment]
         bound = replace(self, scope=layers.candidates, post_layer=layers.post, review_layer=layers.review)
+        settled: dict[str, Any] = {"post_layer": layers.post, "review_layer": layers.review}
+        if self.site != "knockout":
+            settled["lam"] = self._lambda
+        if self.profile is not None and self.scope == "fusion":  # the paper's blocks have a name, a profile's have none
+            settled["scope"] = layers.candidates
         return Plan(
             reads=tuple(Read(block) for block in sorted(set(wanted))),
             edits=(Edit(layers.review, site, bound._decide),),
+            settled=settled,
         )
 
     def _layers(self, trunk: Trunk) -> Layers:

@@ -38,7 +38,8 @@ class Distance(Method):
         bound = replace(self, to_layer=trunk.num_blocks - 1 if self.to_layer is None else self.to_layer)
         assert bound.to_layer is not None
         trunk.check_blocks("to_layer", (bound.to_layer,))
-        return Plan(reads=tuple(Read(block) for block in range(trunk.num_blocks)), observe=bound._observe)
+        reads = tuple(Read(block) for block in range(trunk.num_blocks))
+        return Plan(reads=reads, observe=bound._observe, settled={"to_layer": bound.to_layer})
 
     def _observe(self, reads: Reads, prompt: Prompt) -> tuple[dict[str, Any], ...]:
         assert self.to_layer is not None  # bound by plan()

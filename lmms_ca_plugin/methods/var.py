@@ -101,7 +101,7 @@ class Var(Method):
         bound = replace(self, sink_dims=dims)
         reads = tuple(Read(block, "relative", rows="all", dims=dims) for block in blocks)
         edits = tuple(Edit(read.block, "weights", _Sinks(read, bound), bound._reweigh) for read in reads)
-        return Plan(reads, edits)
+        return Plan(reads, edits, settled={"sink_dims": dims})
 
     def _find(self, reads: Reads, first: tuple[Read, ...]) -> tuple[int, ...]:
         values = torch.stack([reads[read][0] for read in first])  # (blocks, e)

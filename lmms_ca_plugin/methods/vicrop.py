@@ -74,9 +74,7 @@ class ViCrop(Method):
         Raises:
             OptionError: A layer that the checkpoint lacks, or that nobody named.
         """
-        if self.map != "pure_grad":
-            self._block(trunk)
-        return Plan()
+        return Plan() if self.map == "pure_grad" else Plan(settled={"layer": self._block(trunk)})
 
     def prepare(self, questions: Sequence[Question], passes: Passes) -> Prepared | None:
         """Looks for the box of every picture, and asks with the crop beside it; without pictures, as vanilla.

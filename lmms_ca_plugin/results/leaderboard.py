@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lmms_ca_plugin.atomic import write_atomically
 from lmms_ca_plugin.errors import InputError
-from lmms_ca_plugin.results.multiplicity import holm
+from lmms_ca_plugin.results.comparisons import adjusted
 from lmms_ca_plugin.results.provenance import Provenance
 from lmms_ca_plugin.results.published import published_value
 from lmms_ca_plugin.results.runs import TaskRun, read_runs
@@ -36,8 +36,8 @@ def _newest(runs: Sequence[TaskRun]) -> list[TaskRun]:
     newest: dict[tuple[str, ...], TaskRun] = {}
     for run in runs:
         origin = _origin(run)
-        what = (origin.model, origin.revision, origin.method, origin.method_args)
-        key = (*what, run.task, run.split, str(len(run.documents)))
+        what = (origin.model, origin.revision, origin.method, origin.method_args, origin.seed, origin.dtype)
+        key = (*what, run.task, run.split, run.asked)
         if key not in newest or origin.date >= _origin(newest[key]).date:
             newest[key] = run
     kept = {id(run) for run in newest.values()}
@@ -57,66 +57,83 @@ def _refuse_mixed_versions(runs: Sequence[TaskRun]) -> None:
 
 
 def _baseline_of(run: TaskRun, runs: Sequence[TaskRun], method: str) -> TaskRun | None:
-    """Finds the newest baseline run of the same checkpoint, task and documents; some entries tell no revision."""
+    """Finds the newest baseline run of the same checkpoint, task, documents and inputs.
+
+    Some entries tell no revision, dtype or inputs of their own; what is not known does not stand in the way.
+
+    Raises:
+        InputError: The documents bear the same ids but are others.
+    """
+    same = [other for other in _baselines(run, runs, method) if not _asked_otherwise(run, other)]
+    base = max(same, key=lambda other: _origin(other).date, default=None)
+    if base is not None and not run.documents["identity"].equals(base.documents["identity"]):
+        raise InputError(f"{run.source} and its baseline {base.source} bear the same ids but other questions.")
+    return base
+
+
+def _baselines(run: TaskRun, runs: Sequence[TaskRun], method: str) -> list[TaskRun]:
+    """Lists the baseline's runs of the same checkpoint, task and documents, whatever their inputs."""
     mine = _origin(run)
-    if mine.method == method:
-        return None
-    same = [
+    return [
         other
         for other in runs
         if (_origin(other).method, _origin(other).model) == (method, mine.model)
+        and mine.method != method
         and (_origin(other).revision == mine.revision or not _origin(other).revision or not mine.revision)
         and other.task == run.task
         and other.documents.index.equals(run.documents.index)
     ]
-    return max(same, key=lambda other: _origin(other).date, default=None)
 
 
-def _differences(runs: Sequence[TaskRun], method: str) -> dict[tuple[int, str], tuple[PairedDifference, float]]:
-    """Pairs every run with its baseline: by run and metric, the difference and its Holm-adjusted p-value."""
+def _asked_otherwise(run: TaskRun, other: TaskRun) -> list[str]:
+    """Lists the inputs in which two runs are known to differ."""
+    mine, its = _origin(run).inputs, _origin(other).inputs
+    return sorted(name for name in mine.keys() & its.keys() if mine[name] != its[name])
+
+
+def _differences(
+    kept: Sequence[TaskRun], runs: Sequence[TaskRun], method: str
+) -> dict[tuple[int, str], PairedDifference]:
+    """Pairs every kept run with its baseline among all runs: the difference by run and metric."""
     found: dict[tuple[int, str], PairedDifference] = {}
-    family: dict[tuple[int, str], tuple[str, ...]] = {}
-    for run in runs:
+    for run in kept:
         base = _baseline_of(run, runs, method)
         if base is None or run.documents[run.main].isna().any() or base.documents[run.main].isna().any():
             continue
-        if not run.documents["identity"].equals(base.documents["identity"]):
-            raise InputError(f"{run.source} and its baseline {base.source} bear the same ids but other questions.")
-        origin = _origin(run)
-        for rank, metric in enumerate(run.metrics):
+        for metric in run.metrics:
             before, after = base.documents[metric].to_numpy(), run.documents[metric].to_numpy()
-            key = (id(run), metric)
-            found[key] = paired_difference(before, after, run.documents["cluster"].tolist())
-            family[key] = (origin.model, origin.revision, origin.method, origin.method_args, _role(rank, metric))
-    adjusted: dict[tuple[int, str], tuple[PairedDifference, float]] = {}
-    for group in set(family.values()):
-        # One cluster has no p-value (NaN): its difference stands in the row without one.
-        p_holm = holm({key: found[key].p_value for key in family if family[key] == group})
-        adjusted |= {key: (found[key], p_value) for key, p_value in p_holm.items()}
-    return adjusted
+            found[id(run), metric] = paired_difference(before, after, run.documents["cluster"].tolist())
+    return found
 
 
-def _role(rank: int, metric: str) -> str:
-    """Which metrics are one comparison over the tasks: the main ones, the overlap, the official ones."""
-    return "main" if rank == 0 else metric if metric == "word_overlap" else "official"
+def _unpaired(kept: Sequence[TaskRun], runs: Sequence[TaskRun], method: str) -> list[str]:
+    """Says which runs have no difference although somebody might expect one, and why."""
+    if not any(_origin(run).method == method for run in runs):
+        return [f"no run of {method} is among these, so there are no differences to it."]
+    notes = []
+    for run in kept:
+        others = _baselines(run, runs, method)
+        if others and all(_asked_otherwise(run, other) for other in others):
+            names = ", ".join(_asked_otherwise(run, others[-1]))
+            notes.append(f"{run.source}: no difference, because {method} was run with another {names}.")
+    return notes
 
 
-def _row(run: TaskRun, metric: str, difference: tuple[PairedDifference, float] | None, baseline: str) -> Row:
+def _row(run: TaskRun, metric: str, pair: PairedDifference | None, baseline: str) -> Row:
     """Makes one row; its numbers are empty where the run has failed documents."""
     origin, documents = _origin(run), run.documents
     failed = int(documents[metric].isna().sum())
     empty = int((documents["answer"].str.strip() == "").sum())
     row: Row = {name: getattr(origin, name) for name in ("model", "revision", "method", "method_args")}
     row |= {"task": run.task, "split": run.split, "metric": metric, "cluster_source": run.cluster_source}
-    row |= {"n": len(documents), "n_failed": failed, "n_empty": empty}
+    row |= {"n": len(documents), "documents": run.asked, "n_failed": failed, "n_empty": empty}
     if not failed:
         found = mean_interval(documents[metric].to_numpy(), documents["cluster"].tolist())
         scores: dict[str, Value] = {"score": found.mean, "stderr": found.stderr}
         scores |= {"ci95_low": found.low, "ci95_high": found.high}
-        if difference is not None:
-            pair, p_holm = difference
+        if pair is not None:
             scores |= {"delta": pair.difference, "delta_ci95_low": pair.low, "delta_ci95_high": pair.high}
-            row |= {"p_value": pair.p_value, "p_holm": p_holm, "baseline": baseline}
+            row |= {"p_value": pair.p_value, "baseline": baseline}
         row |= {name: 100 * value for name, value in scores.items() if isinstance(value, float)}
     if metric == run.main:
         value, source = published_value(origin.model, origin.method, origin.method_args, run.task)
@@ -143,12 +160,14 @@ def build(runs: Sequence[TaskRun], baseline: str = BASELINE, history: bool = Fal
     """
     _refuse_mixed_versions(runs)
     kept = list(runs) if history else _newest(runs)
-    differences = _differences(kept, baseline)
-    return [_row(run, metric, differences.get((id(run), metric)), baseline) for run in kept for metric in run.metrics]
+    found = _differences(kept, runs, baseline)
+    return adjusted(
+        [_row(run, metric, found.get((id(run), metric)), baseline) for run in kept for metric in run.metrics]
+    )
 
 
 def merge(rows: Iterable[Row], history: bool = False) -> list[Row]:
-    """Merges rows of the same measurement: the newest wins.
+    """Merges rows of the same measurement: the newest wins, and of one run the row that has a difference.
 
     Args:
         rows: Rows, old and new.
@@ -160,9 +179,14 @@ def merge(rows: Iterable[Row], history: bool = False) -> list[Row]:
     newest: dict[tuple[Value, ...], Row] = {}
     for row in rows:
         key = _dated(row) if history else _dated(row)[:-1]
-        if key not in newest or str(row.get("date")) >= str(newest[key].get("date")):
+        if key not in newest or _rank(row) >= _rank(newest[key]):
             newest[key] = row
-    return list(newest.values())
+    return adjusted(list(newest.values()))
+
+
+def _rank(row: Row) -> tuple[str, bool]:
+    """What makes a row the better one of a measurement."""
+    return str(row.get("date")), row.get("delta") is not None
 
 
 def _dated(row: Row) -> tuple[Value, ...]:
@@ -189,12 +213,18 @@ def leaderboard(
     """
     runs, notes = read_runs(paths)
     rows = build(runs, baseline, history)
+    notes += _unpaired(runs if history else _newest(runs), runs, baseline)
     if not history and (older := len(runs) - len(_newest(runs))):
         notes.append(f"{older} older runs of the same measurement were left out; --history keeps them.")
     before = read_csv(output) if output is not None and output.exists() else []
     merged = merge([*before, *rows], history)
     if replaced := len({_dated(row) for row in [*before, *rows]} - {_dated(row) for row in merged}):
         notes.append(f"{replaced} older rows of the same measurement were replaced; --history keeps them.")
+    paired = [{_dated(row)[:-1] for row in table if row.get("delta") is not None} for table in (before, merged)]
+    if lost := len(paired[0] - paired[1]):
+        notes.append(
+            f"{lost} rows lost their difference to a newer run without one: give the baseline's run beside it."
+        )
     if output is not None:
         write_atomically(output, to_csv(merged))
     return Leaderboard(merged, notes)

@@ -6,6 +6,7 @@ model's own). Of other entries only what the harness itself writes is known; the
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from collections.abc import Mapping
@@ -14,22 +15,35 @@ from typing import Any
 
 from lmms_ca_plugin.options import spell, split_args
 
+# What every method of a comparison must be asked with alike; part of what is computed, and no method's own.
+_INPUTS = ("conversation", "image_aspect_ratio")
 # Options that say where and how a run is carried out; the others say what is computed and belong to its identity.
 _CARRIED_OUT = frozenset(
     {"pretrained", "revision", "device", "device_map", "dtype", "attn_implementation", "trust_remote_code"}
     | {"batch_size", "seed", "trace", "save_crops", "use_cache"}
 )
+# Arguments of the harness's command that change what is computed, or of what.
+_TYPED = (
+    *("model", "model_args", "tasks", "batch_size", "limit", "offset", "gen_kwargs", "num_fewshot"),
+    *("system_instruction", "repeats", "seed"),
+)
+# What the harness writes where nothing was typed.
+_UNTYPED = {"seed": [0, 1234, 1234, 1234], "repeats": 1}
 _DATE = re.compile(r"(\d{4})(\d\d)(\d\d)_(\d\d)(\d\d)(\d\d)")
 
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where a run's scores come from. Empty text and None mean: not known."""
+    """Where a run's scores come from. Empty text and None mean: not known.
+
+    `inputs` holds how every question was asked and every answer taken, whatever the method, as far as it is known.
+    """
 
     model: str
     revision: str
     method: str
     method_args: str
+    inputs: Mapping[str, str]
     entry: str
     seconds: float | None
     samples_per_second: float | None
@@ -50,9 +64,9 @@ class Provenance:
 def _command(cli: Mapping[str, Any]) -> str:
     """Writes the harness command with the arguments that change what is computed."""
     words = ["lmms-eval"]
-    for name in ("model", "model_args", "tasks", "batch_size", "limit", "offset", "gen_kwargs", "num_fewshot", "seed"):
+    for name in _TYPED:
         value = cli.get(name)
-        if name == "seed" and value == [0, 1234, 1234, 1234]:
+        if value == _UNTYPED.get(name):
             continue
         if isinstance(value, float) and value.is_integer():
             value = int(value)  # the harness reads --limit 6 as 6.0
@@ -95,8 +109,12 @@ def provenance(results: Mapping[str, Any]) -> Provenance:
     record, typed = own_record(config), split_args(config.get("model_args") or "")
     args = {key: value for key, value in typed.items() if key not in _CARRIED_OUT}
     args |= {key: spell(value) for key, value in record.get("parameters", {}).items() if value is not None}
-    if gen_kwargs := config.get("gen_kwargs"):
-        args["gen_kwargs"] = str(gen_kwargs)
+    inputs = {name: str(record[name]) for name in _INPUTS if record.get(name)}
+    if config.get("gen_kwargs"):
+        inputs["gen_kwargs"] = str(config["gen_kwargs"])
+    if config.get("system_instruction"):
+        inputs["system_instruction"] = json.dumps(config["system_instruction"], ensure_ascii=False)
+    dtype = str(record.get("dtype") or typed.get("dtype", ""))
     seconds, rate = _cost(record, results)
     versions = record.get("versions", {})
     date = _DATE.fullmatch(str(results["date"]))
@@ -104,13 +122,14 @@ def provenance(results: Mapping[str, Any]) -> Provenance:
         model=typed.get("pretrained") or record.get("pretrained") or results.get("model_name") or config["model"],
         revision=typed.get("revision") or record.get("revision") or record.get("commit") or "",
         method=record.get("entry") or config["model"],
-        method_args=",".join(f"{key}={args[key]}" for key in sorted(args)),
+        method_args=",".join(f"{key}={value}" for key, value in sorted((args | inputs).items())),
+        inputs={"gen_kwargs": "", "system_instruction": "", **inputs} | ({"dtype": dtype} if dtype else {}),
         entry=config["model"],
         seconds=seconds,
         samples_per_second=rate,
         peak_memory_gib=record.get("peak_memory_gib"),
         batch_size=str(record.get("batch_size") or config.get("batch_size") or ""),
-        dtype=record.get("dtype") or typed.get("dtype", ""),
+        dtype=dtype,
         device=record.get("device") or config.get("device") or "",
         seed=str(record.get("seed", config.get("random_seed", ""))),
         lmms_eval=versions.get("lmms_eval", ""),

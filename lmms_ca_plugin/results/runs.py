@@ -58,6 +58,12 @@ class TaskRun:
         """The main metric's name."""
         return self.metrics[0]
 
+    @property
+    def asked(self) -> str:
+        """A digest of which documents these are: their ids and what they were."""
+        identities = self.documents["identity"].sort_index()
+        return _digest([list(map(str, identities.index)), identities.tolist()])
+
 
 def read_runs(paths: Sequence[Path]) -> tuple[list[TaskRun], list[str]]:
     """Reads every scored task of every run under some paths.
@@ -142,9 +148,14 @@ def _numbers(aggregated: Mapping[str, Any], metrics: Iterable[str]) -> dict[str,
     return found
 
 
+def main_of(metrics: Sequence[str]) -> str:
+    """Finds the main metric among a task's."""
+    return next((metric for metric in _MAIN if metric in metrics), metrics[0])
+
+
 def _order(metrics: Sequence[str]) -> tuple[str, ...]:
     """Puts the main metric first and keeps the rest in order."""
-    main = next((metric for metric in _MAIN if metric in metrics), metrics[0])
+    main = main_of(metrics)
     return (main, *(metric for metric in metrics if metric != main))
 
 

@@ -24,19 +24,21 @@ Row = dict[str, Value]
 TEXT: frozenset[str] = frozenset(
     {"model", "revision", "method", "method_args", "task", "split", "metric", "cluster_source", "baseline"}
     | {"published_source", "batch_size", "dtype", "device", "seed", "lmms_eval", "transformers", "torch", "plugin"}
-    | {"commit", "date", "command"}
+    | {"commit", "date", "command", "documents"}
 )
 WHOLE = ("n", "n_failed", "n_empty")
 COLUMNS: tuple[str, ...] = (
     *("model", "revision", "method", "method_args", "task", "split", "metric", "score", "stderr", "ci95_low"),
-    *("ci95_high", "n", "n_failed", "n_empty", "cluster_source", "delta", "delta_ci95_low", "delta_ci95_high"),
-    *("p_value", "p_holm", "baseline", "published", "published_source", "seconds", "samples_per_second"),
-    *("peak_memory_gib", "batch_size", "dtype", "device", "seed", "lmms_eval", "transformers", "torch", "plugin"),
-    *("commit", "date", "command"),
+    *("ci95_high", "n", "documents", "n_failed", "n_empty", "cluster_source", "delta", "delta_ci95_low"),
+    *("delta_ci95_high", "p_value", "p_holm", "baseline", "published", "published_source", "seconds"),
+    *("samples_per_second", "peak_memory_gib", "batch_size", "dtype", "device", "seed", "lmms_eval", "transformers"),
+    *("torch", "plugin", "commit", "date", "command"),
 )
-KEY = ("model", "revision", "method", "method_args", "task", "split", "metric", "n")
+KEY = ("model", "revision", "method", "method_args", "task", "split", "metric", "documents", "seed", "dtype")
 """What makes two rows the same measurement, so that the newer one replaces the older."""
 
+DIGITS = 10
+"""Decimals that a cell keeps."""
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -61,7 +63,7 @@ def _cell(column: str, value: Value) -> str:
     """Writes one cell; the shortest text that reads back as the same number."""
     if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
         return ""
-    return escape(str(value)) if column in TEXT else repr(round(value, 10) if isinstance(value, float) else value)
+    return escape(str(value)) if column in TEXT else repr(round(value, DIGITS) if isinstance(value, float) else value)
 
 
 def to_csv(rows: Iterable[Mapping[str, Value]]) -> str:

@@ -23,6 +23,7 @@ from lmms_ca_plugin.engine.requests import RunOptions
 from lmms_ca_plugin.errors import OptionError
 from lmms_ca_plugin.harness.record import cost, run_record
 from lmms_ca_plugin.methods import load_method
+from lmms_ca_plugin.methods._contract import Plan
 from lmms_ca_plugin.tiny import TinySettings, write_checkpoint
 
 EXAMPLES = {
@@ -124,7 +125,8 @@ def test_a_checkpoint_is_opened_on_the_device_that_is_named(folder, gpus, monkey
     monkeypatch.setenv("HF_DEACTIVATE_ASYNC_LOAD", "1")  # threads would not know of these GPUs
     opened = load(describe(CheckpointOptions(folder, device="cuda:1")), InputOptions())
     assert {p.device for p in opened.model.parameters()} == {torch.device("cuda:1")}
-    assert run_record(opened, "vanilla", VANILLA, RunOptions(), CheckpointOptions(folder), None)["device"] == "GPU 1"
+    record = run_record(opened, "vanilla", VANILLA, Plan(), RunOptions(), CheckpointOptions(folder), None)
+    assert record["device"] == "GPU 1"
     assert cost(opened, 1.0) == {"seconds": 1.0, "peak_memory_gib": 2.0}
     with pytest.raises(OptionError, match="device=cuda:2: PyTorch finds 2 GPUs here"):
         describe(CheckpointOptions(folder, device="cuda:2"))
@@ -135,7 +137,7 @@ def test_a_checkpoint_is_spread_over_all_devices(folder, gpus, monkeypatch):
     monkeypatch.setenv("HF_DEACTIVATE_ASYNC_LOAD", "1")  # threads would not know of these GPUs
     opened = load(describe(CheckpointOptions(folder, device_map="auto")), InputOptions())
     assert set(opened.model.hf_device_map.values()) == {0, 1}
-    record = run_record(opened, "vanilla", VANILLA, RunOptions(), CheckpointOptions(folder), None)
+    record = run_record(opened, "vanilla", VANILLA, Plan(), RunOptions(), CheckpointOptions(folder), None)
     assert record["device"] == "GPU 0 + GPU 1"
     assert cost(opened, 1.0) == {"seconds": 1.0, "peak_memory_gib": 3.0}
     here = load(describe(CheckpointOptions(folder, device="cpu")), InputOptions())

@@ -24,17 +24,21 @@ CLUSTERS = [i // 4 for i in range(200)]
 RECORD = {"entry": "contrastive", "parameters": {"rho": 0.2, "scope": "fusion"}, "samples": 200, "seconds": 50.0}
 
 
-def two_methods(folder, tasks=("ca_textvqa",), **kwargs):
+NO_VANILLA = "no run of vanilla is among these, so there are no differences to it."
+
+
+def two_methods(folder, tasks=("ca_textvqa",), day="01", **kwargs):
     write_run(
         folder,
         {task: task_samples(task, BEFORE, clusters=CLUSTERS) for task in tasks},
+        date=f"202601{day}_000000",
         record=RECORD | {"entry": "vanilla", "parameters": {}},
         **kwargs,
     )
     write_run(
         folder,
         {task: task_samples(task, AFTER, clusters=CLUSTERS) for task in tasks},
-        date="20260101_000100",
+        date=f"202601{day}_000100",
         model="llava_contrastive",
         record=RECORD,
         **kwargs,
@@ -48,8 +52,8 @@ def rows_of(path, **wanted):
 
 def test_every_column_is_as_specified():
     assert ",".join(COLUMNS) == (
-        "model,revision,method,method_args,task,split,metric,score,stderr,ci95_low,ci95_high,n,n_failed,n_empty,"
-        "cluster_source,delta,delta_ci95_low,delta_ci95_high,p_value,p_holm,baseline,published,published_source,seconds,"
+        "model,revision,method,method_args,task,split,metric,score,stderr,ci95_low,ci95_high,n,documents,n_failed,"
+        "n_empty,cluster_source,delta,delta_ci95_low,delta_ci95_high,p_value,p_holm,baseline,published,published_source,seconds,"
         "samples_per_second,peak_memory_gib,batch_size,dtype,device,seed,lmms_eval,transformers,torch,plugin,commit,date,"
         "command"
     )
@@ -100,6 +104,85 @@ def test_holm_runs_over_the_tasks_of_one_comparison(tmp_path):
     assert len(ours) == 6
     for row in ours:  # the same numbers in each task, so that the adjustment is the full factor
         assert row["p_holm"] == pytest.approx(min(1, 6 * row["p_value"]), rel=1e-6)
+
+
+def test_holm_is_the_same_however_runs_are_fed_in(tmp_path):
+    tasks = ["ca_gqa", "ca_okvqa", "ca_textvqa"]
+    runs = [two_methods(tmp_path / task, [task]) for task in tasks]
+    leaderboard(runs, tmp_path / "once.csv")
+    for run in runs:
+        piecemeal = leaderboard([run], tmp_path / "one_by_one.csv").rows
+    assert (tmp_path / "once.csv").read_text() == (tmp_path / "one_by_one.csv").read_text()
+    (ours,) = [row for row in piecemeal if (row["method"], row["task"]) == ("contrastive", "ca_gqa")]
+    assert ours["p_holm"] == pytest.approx(3 * ours["p_value"])
+    again = two_methods(tmp_path / "again", ["ca_gqa"], day="09")
+    both = leaderboard([*runs, again], history=True).rows
+    repeated = [row for row in both if (row["method"], row["task"]) == ("contrastive", "ca_gqa")]
+    assert len(repeated) == 2, "an older run stands beside the newer"
+    assert all(row["p_holm"] == pytest.approx(3 * row["p_value"]) for row in repeated), "a repeat is no other task"
+
+
+INPUTS = {"conversation": "vicuna_v1", "image_aspect_ratio": "pad", "dtype": "float32"}
+
+
+def asked_as(folder, method, scores, minute, gen_kwargs="", seed=0, first=0, **inputs):
+    samples = {"ca_textvqa": task_samples("ca_textvqa", scores, clusters=CLUSTERS)}
+    for sample in samples["ca_textvqa"]:
+        sample["doc_id"] += first
+    record = RECORD | INPUTS | {"entry": method, "parameters": {}, "seed": seed} | inputs
+    config = {"gen_kwargs": gen_kwargs} if gen_kwargs else {}
+    write_run(folder, samples, f"20260101_00{minute:02}00", f"llava_{method}", record=record, config=config)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("inputs", "name"),
+    [
+        ({"conversation": "processor"}, "conversation"),
+        ({"image_aspect_ratio": "processor"}, "image_aspect_ratio"),
+        ({"dtype": "bfloat16"}, "dtype"),
+        ({"gen_kwargs": {"max_new_tokens": 1}}, "gen_kwargs"),
+    ],
+)
+def test_a_difference_is_to_the_baseline_that_was_asked_alike(tmp_path, inputs, name):
+    alike = asked_as(tmp_path / "alike", "vanilla", BEFORE, 0)
+    other = asked_as(tmp_path / "other", "vanilla", AFTER[::-1], 1, **inputs)
+    ours = asked_as(tmp_path / "ours", "contrastive", AFTER, 2)
+
+    def delta(*runs):
+        board = leaderboard(runs)
+        (row,) = [row for row in board.rows if row["method"] == "contrastive"]
+        return row.get("delta"), board.notes
+
+    assert delta(alike, other, ours) == delta(alike, ours) and delta(alike, ours)[0]
+    none, notes = delta(other, ours)
+    assert none is None and notes[0].endswith(f"no difference, because vanilla was run with another {name}.")
+
+
+def test_other_documents_and_other_seeds_are_other_measurements(tmp_path):
+    runs = [asked_as(tmp_path / "v", "vanilla", BEFORE, 0), asked_as(tmp_path / "c", "contrastive", AFTER, 1)]
+    alone = leaderboard(runs).rows
+    further = asked_as(tmp_path / "further", "vanilla", BEFORE, 2, first=200)
+    seeded = asked_as(tmp_path / "seeded", "contrastive", BEFORE, 3, seed=1)
+    board = leaderboard([*runs, further, seeded], tmp_path / "lb.csv")
+    assert board.notes == [] and len(board.rows) == 4
+    (ours,) = [row for row in board.rows if (row["method"], row["seed"]) == ("contrastive", "0")]
+    assert ours in alone and ours["delta"]
+    leaderboard([further], tmp_path / "lb.csv")
+    assert len(read_csv(tmp_path / "lb.csv")) == 4
+
+
+def test_a_row_keeps_its_difference_when_its_run_is_read_alone(tmp_path):
+    runs = two_methods(tmp_path / "runs")
+    leaderboard([runs], tmp_path / "lb.csv")
+    once = (tmp_path / "lb.csv").read_text()
+    (ours,) = [f for f in runs.rglob("*_results.json") if "000100" in f.name]
+    assert leaderboard([ours], tmp_path / "lb.csv").notes == [NO_VANILLA]
+    assert (tmp_path / "lb.csv").read_text() == once
+    newer = tmp_path / "newer"
+    samples = {"ca_textvqa": task_samples("ca_textvqa", AFTER, clusters=CLUSTERS)}
+    write_run(newer, samples, "20260102_000000", "llava_contrastive", record=RECORD)
+    assert leaderboard([newer], tmp_path / "lb.csv").notes[-1].startswith("1 rows lost their difference to a newer run")
 
 
 def test_no_baseline_no_difference(tmp_path):
@@ -164,9 +247,9 @@ def test_the_newest_wins_and_history_keeps(tmp_path):
     write_run(tmp_path / "r", {"ca_gqa": task_samples("ca_gqa", AFTER)}, date="20260102_000000")
     newest = leaderboard([tmp_path / "r"], tmp_path / "lb.csv")
     assert [row["date"] for row in newest.rows] == ["2026-01-02T00:00:00"]
-    assert newest.notes == ["1 older runs of the same measurement were left out; --history keeps them."]
+    assert newest.notes == [NO_VANILLA, "1 older runs of the same measurement were left out; --history keeps them."]
     both = leaderboard([tmp_path / "r"], tmp_path / "history.csv", history=True)
-    assert len(both.rows) == 2 and not both.notes
+    assert len(both.rows) == 2 and both.notes == [NO_VANILLA]
 
 
 def test_a_file_is_merged_into_and_an_older_run_does_not_win(tmp_path):
@@ -175,10 +258,10 @@ def test_a_file_is_merged_into_and_an_older_run_does_not_win(tmp_path):
     write_run(tmp_path / "other", {"ca_gqa": task_samples("ca_gqa", AFTER)}, pretrained="org/other")
     leaderboard([tmp_path / "new"], tmp_path / "lb.csv")
     once = (tmp_path / "lb.csv").read_text()
-    assert leaderboard([tmp_path / "new"], tmp_path / "lb.csv").notes == []
+    assert leaderboard([tmp_path / "new"], tmp_path / "lb.csv").notes == [NO_VANILLA]
     assert (tmp_path / "lb.csv").read_text() == once
     board = leaderboard([tmp_path / "old"], tmp_path / "lb.csv")
-    assert board.notes == ["1 older rows of the same measurement were replaced; --history keeps them."]
+    assert board.notes[1:] == ["1 older rows of the same measurement were replaced; --history keeps them."]
     assert (tmp_path / "lb.csv").read_text() == once
     leaderboard([tmp_path / "other"], tmp_path / "lb.csv")
     assert [row["model"] for row in read_csv(tmp_path / "lb.csv")] == ["org/llava", "org/other"]
@@ -229,7 +312,7 @@ def test_formulas_are_escaped_in_text_and_numbers_are_not(tmp_path):
         (lambda text: text.replace("score,", "scoer,", 1), r"unknown column 'scoer'. Did you mean 'score'"),
         (lambda text: text.replace("stderr,", "", 1), "columns are missing or doubled: stderr"),
         (lambda text: text.replace("stderr,", "score,", 1), "columns are missing or doubled: stderr"),
-        (lambda text: text[: text.rindex(",")] + "\n", "line 2 has 36 cells, not 37: it is half-written"),
+        (lambda text: text[: text.rindex(",")] + "\n", "line 2 has 37 cells, not 38: it is half-written"),
         (lambda text: text.replace(",60.0,", ",sixty,", 1), "line 2: score is 'sixty', which is no number"),
         (lambda text: text.replace(",60.0,", ",nan,", 1), "line 2: score is nan"),
     ],

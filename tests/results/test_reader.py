@@ -30,7 +30,10 @@ def test_two_runs_in_one_folder_are_paired_by_date():
 def test_a_record_of_our_entry_is_read_whole():
     origin = read_runs([DATA / "ca"])[0][0].provenance
     assert (origin.model, origin.revision, origin.method, origin.entry) == ("lab/toy", "abc123", "contrastive", "toy")
-    assert origin.method_args == "record=record.json,rho=0.2,scope=fusion,skill=0.7"
+    assert (
+        origin.method_args
+        == "conversation=llava_v1,image_aspect_ratio=pad,record=record.json,rho=0.2,scope=fusion,skill=0.7"
+    )
     assert (origin.dtype, origin.device, origin.batch_size, origin.seed) == ("float32", "cpu", "8", "0")
     assert (origin.plugin, origin.lmms_eval, origin.transformers) == ("0.1.0", "0.7.3", "5.23.0")
     assert (origin.seconds, origin.samples_per_second) == (12.5, pytest.approx(5.76))
@@ -40,11 +43,11 @@ def test_a_record_of_our_entry_is_read_whole():
 
 def test_runs_of_our_own_entries():
     vanilla, ours = (run.provenance for run in read_runs([DATA / "entry"])[0])
-    assert (vanilla.method, vanilla.method_args) == ("vanilla", "")
+    assert (vanilla.method, vanilla.method_args) == ("vanilla", "conversation=vicuna_v1,image_aspect_ratio=pad")
     assert ours.method == "contrastive"
     assert ours.method_args == (
-        "contrast=abs,distance=hellinger,image_tokens=all,mask_by=contrastive,preset=paper,renormalise=true,rho=0.2,"
-        "scope=fusion,select=exact,site=residual"
+        "contrast=abs,conversation=vicuna_v1,distance=hellinger,image_aspect_ratio=pad,image_tokens=all,"
+        "mask_by=contrastive,preset=paper,renormalise=true,rho=0.2,scope=fusion,select=exact,site=residual"
     )
     assert (ours.dtype, ours.device, ours.batch_size, ours.plugin) == ("float32", "cpu", "8", "0.1.0")
     assert ours.seconds > 0
