@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -174,14 +174,33 @@ def published_value(
     Returns:
         The value in percent and where it is printed; None and "" if the paper has no such cell.
     """
-    printed = printed_model(model)
     benchmark = BENCHMARK_OF.get(task)
-    if not printed or not benchmark or not_the_papers(model, method, method_args, own="scope"):
-        return None, ""
+    for row in _printed(model, method, method_args):
+        if benchmark and benchmark in row.cells and table in (None, row.table):
+            return float(row.cells[benchmark]), _source(row)
+    return None, ""
+
+
+def published_average(model: str, method: str, method_args: str, sources: Collection[str]) -> str:
+    """Finds the printed average of values that all come from one row, as printed; empty where they do not."""
+    rows = [row for row in _printed(model, method, method_args) if _source(row) in sources]
+    return rows[0].cells["average"] if len(sources) == len(rows) == 1 else ""
+
+
+def _printed(model: str, method: str, method_args: str) -> list[PublishedRow]:
+    """The rows that print a run's experiment."""
+    printed = printed_model(model)
+    if not printed or not_the_papers(model, method, method_args, own="scope"):
+        return []
     scope = split_args(method_args).get("scope", "fusion") if method == "contrastive" else ""
     name = _METHODS.get(method, method)
-    for row in (row for row in tables() if table in (None, row.table)):
-        same_scope = row.scope == scope if row.scope else scope in ("", "fusion")
-        if row.model.removesuffix("-7B") == printed and row.method == name and same_scope and benchmark in row.cells:
-            return float(row.cells[benchmark]), f"Song et al., Table {row.table}"
-    return None, ""
+    return [
+        row
+        for row in tables()
+        if (row.model.removesuffix("-7B"), row.method) == (printed, name)
+        and (row.scope == scope if row.scope else scope in ("", "fusion"))
+    ]
+
+
+def _source(row: PublishedRow) -> str:
+    return f"Song et al., Table {row.table}"

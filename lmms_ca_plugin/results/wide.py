@@ -2,9 +2,9 @@
 
 Rules: the cells are the main scores. Those are `vqa_accuracy` on the sets with votes and `vqa_exact` on GQA and DocVQA,
 two measures that the table joins and its caption names. Our tasks, the bundled ones and the harness's own never share a
-table. An average needs all six sets: an average over fewer is another number. A run on fewer documents of a set than
-the largest in the table is a line of its own, which names its n. Printed values stand in a row of their
-own below the row that they belong to.
+table. An average needs all six sets: an average over fewer is another number. A run on other documents of a set than
+the largest in the table is a line of its own, which names its n. Printed values, the average among them, stand in a row
+of their own below the row that they belong to.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import pandas as pd
 from lmms_ca_plugin.errors import InputError
 from lmms_ca_plugin.results.markdown import as_markdown
 from lmms_ca_plugin.results.multiplicity import ALPHA
-from lmms_ca_plugin.results.published import SETS, benchmark_of
+from lmms_ca_plugin.results.published import SETS, benchmark_of, published_average
 from lmms_ca_plugin.results.schema import BASELINE, Row, escape
 from lmms_ca_plugin.scoring.documents import BENCHMARKS
 
@@ -69,14 +69,14 @@ def _number(row: Row, column: str) -> float | None:
 
 
 def _cell(row: Row | None) -> str:
-    """Score, half the width of the interval, and a mark where the difference to the baseline is significant."""
+    """Score, interval, and a mark where the difference to the baseline is significant."""
     score = _number(row, "score") if row else None
     if row is None or score is None:
         return ""
     low, high = _number(row, "ci95_low"), _number(row, "ci95_high")
-    spread = f" ± {(high - low) / 2:.1f}" if low is not None and high is not None else ""
+    interval = f" [{low:.1f}, {high:.1f}]" if low is not None and high is not None else ""
     p_holm = _number(row, "p_holm")
-    return f"{score:.2f}{spread}{_MARK if p_holm is not None and p_holm < ALPHA else ''}"
+    return f"{score:.2f}{interval}{_MARK if p_holm is not None and p_holm < ALPHA else ''}"
 
 
 def _average(values: Sequence[float | None]) -> str:
@@ -91,8 +91,9 @@ def _names(keys: Sequence[tuple[str, ...]]) -> dict[tuple[str, ...], str]:
     for key in keys:
         same = [other for other in keys if (other[0], other[2]) == (key[0], key[2])]
         own = _own(key[3], [other[3] for other in same])
-        if len({other[1] for other in same}) > 1:
-            own.append(f"revision={key[1] or 'none'}")
+        for place, name in ((1, "revision"), (5, "seed"), (6, "dtype")):
+            if len({other[place] for other in same}) > 1:
+                own.append(f"{name}={key[place] or 'none'}")
         own += [key[4]] if key[4] else []
         names[key] = f"{key[2]} ({', '.join(own)})" if own else key[2]
     return names
@@ -116,12 +117,18 @@ def _lines(rows: Sequence[Row]) -> list[tuple[str, ...]]:
         for row in rows
         if (benchmark := benchmark_of(str(row["task"]))) in SETS and _is_main(row, benchmark)
     ]
-    most = {benchmark: max(n for of, n, _ in shown if of == benchmark) for benchmark, _, _ in shown}
+    # Of equally many documents those of the newest run are the table's.
+    whole = {
+        benchmark: max((n, str(row["date"]), row["documents"]) for of, n, row in shown if of == benchmark)
+        for benchmark, _, _ in shown
+    }
     cells: dict[tuple[str, ...], dict[str, Row]] = {}
     for benchmark, n, row in shown:
-        # one line per size: a run on a few questions neither mixes with one on all nor replaces it
-        size = f"n={n}" if n < most[benchmark] else ""
-        key = (*(str(row.get(name) or "") for name in ("model", "revision", "method", "method_args")), size)
+        # a run on other questions neither mixes with one on these nor replaces it
+        most, _, documents = whole[benchmark]
+        size = "" if row["documents"] == documents else f"n={n}" if n < most else f"documents={row['documents']}"
+        of = [str(row.get(name) or "") for name in ("model", "revision", "method", "method_args", "seed", "dtype")]
+        key = (*of[:4], size, *of[4:])
         older = cells.setdefault(key, {}).get(benchmark)
         if older is None or str(row["date"]) >= str(older["date"]):
             cells[key][benchmark] = row
@@ -133,9 +140,10 @@ def _lines(rows: Sequence[Row]) -> list[tuple[str, ...]]:
         lines.append((key[0], names[key], *map(_cell, found), _average(scores)))
         printed = [_number(row, "published") if row else None for row in found]
         if any(value is not None for value in printed):
-            source = next(str(row["published_source"]) for row in found if row and row.get("published_source"))
+            sources = {str(row["published_source"]) for row in found if row and row.get("published_source")}
             texts = ("" if value is None else f"{value:.2f}" for value in printed)
-            lines.append((key[0], f"{names[key]}, printed ({source})", *texts, _average(printed)))
+            average = published_average(key[0], key[2], key[3], sources) if None not in printed else ""
+            lines.append((key[0], f"{names[key]}, printed ({'; '.join(sorted(sources))})", *texts, average))
     return lines
 
 
@@ -161,7 +169,7 @@ def wide_tables(rows: Sequence[Row]) -> list[WideTable]:
         )
         if lines:
             caption = (
-                f"Tasks {family}: {measure}. In percent, ± half the 95 % interval; {_MARK} differs from the baseline "
+                f"Tasks {family}: {measure}. In percent, with 95 % intervals; {_MARK} differs from the baseline "
                 f"(Holm-adjusted p < {ALPHA:g}). Printed values name no scorer."
             )
             tables.append(WideTable(caption, tuple(lines)))
@@ -188,6 +196,5 @@ def render(table: WideTable, form: Form) -> str:
     if form == "latex":
         caption = table.caption.replace("%", r"\%").replace("_", r"\_")
         frame = pd.DataFrame(table.lines, columns=list(_HEADER))
-        plain = frame.to_latex(index=False, escape=True, column_format="ll" + "r" * 7, caption=caption)
-        return plain.replace("±", r"$\pm$")
+        return frame.to_latex(index=False, escape=True, column_format="ll" + "r" * 7, caption=caption)
     return f"{table.caption}\n\n{as_markdown(_HEADER, table.lines, texts=2)}"

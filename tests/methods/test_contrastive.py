@@ -292,6 +292,7 @@ def write_profile(folder, **changes):
 
 def test_a_profile_names_the_blocks_and_what_is_given_wins(tmp_path):
     plan = Contrastive.from_options(write_profile(tmp_path)).plan(SMALL)
+    assert plan.settled == {"scope": (0, 2), "post_layer": 3, "review_layer": 5, "lam": 1e-9}, "no path says that"
     assert ([r.block for r in plan.reads], plan.edits[0].block) == ([0, 2, 3], 5)
     plan = Contrastive.from_options({**write_profile(tmp_path), "review_layer": 4, "scope": "1"}).plan(SMALL)
     assert ([r.block for r in plan.reads], plan.edits[0].block) == ([1, 3], 4)

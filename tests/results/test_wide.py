@@ -40,11 +40,11 @@ def test_two_methods_with_printed_values(tmp_path):
     (table,) = wide_tables(leaderboard([tmp_path]).rows)
     header, vanilla, printed, ours, ours_printed = cells(table)
     assert header == ["Model", "Method", "GQA", "VQAv2", "OKVQA", "VizWiz", "TextVQA", "DocVQA", "Average"]
-    assert vanilla[:3] == [CHECKPOINT, "vanilla", "50.00 ± 9.8"]
+    assert vanilla[:3] == [CHECKPOINT, "vanilla", "50.00 [40.2, 59.8]"]
     assert vanilla[-1] == "50.00"
     assert printed[1:3] == ["vanilla, printed (Song et al., Table 1)", "66.00"]
-    assert printed[-1] == "55.20"
-    assert ours[2] == "70.00 ± 9.0*"
+    assert printed[-1] == "55.19", "as printed, although its cells average to 55.20"
+    assert ours[2] == "70.00 [60.2, 78.2]*"
     assert ours_printed[-1] == "58.25"
     assert "vqa_accuracy, on GQA and DocVQA vqa_exact" in table.caption
 
@@ -53,6 +53,21 @@ def test_nothing_is_printed_below_other_settings_than_the_papers(tmp_path):
     six_sets(tmp_path, 50, method="contrastive", parameters={"rho": 0.2, "lam": 0.5})
     (table,) = wide_tables(leaderboard([tmp_path]).rows)
     assert [line[1] for line in cells(table)[1:]] == ["contrastive"]
+
+
+def test_seeds_number_formats_and_other_documents_are_lines_of_their_own(tmp_path):
+    six_sets(tmp_path, 50)
+    rows = leaderboard([tmp_path]).rows
+    others = [{**row, "seed": "7", "date": "2027"} for row in rows], [{**row, "dtype": "bfloat16"} for row in rows]
+    elsewhere = [{**row, "documents": "abc", "date": "2020"} for row in rows]
+    (table,) = wide_tables([*rows, *others[0], *others[1], *elsewhere])
+    names = {line[1] for line in cells(table)[1:] if "printed" not in line[1]}
+    assert {name.partition(" (")[2] for name in names} == {
+        "seed=0, dtype=none)",
+        "seed=7, dtype=none)",
+        "seed=0, dtype=bfloat16)",
+        "seed=0, dtype=none, documents=abc)",
+    }
 
 
 def test_a_missing_interval_is_no_number_in_the_table(tmp_path):
@@ -122,11 +137,11 @@ def test_markdown_and_latex(tmp_path):
     six_sets(tmp_path, 50)
     (table,) = wide_tables(leaderboard([tmp_path]).rows)
     markdown = render(table, "markdown")
-    assert f"| {CHECKPOINT} | vanilla | 50.00 ± 9.8 |" in markdown
+    assert f"| {CHECKPOINT} | vanilla | 50.00 [40.2, 59.8] |" in markdown
     assert markdown.count("\n|") == 4
     latex = render(table, "latex")
     assert r"\begin{tabular}{llrrrrrrr}" in latex
-    assert r"50.00 $\pm$ 9.8" in latex
+    assert "50.00 [40.2, 59.8]" in latex
     assert r"Tasks ca\_*: vqa\_accuracy" in latex
     assert r"95 \% interval" in latex
 

@@ -45,7 +45,8 @@ def test_targets_in_another_order_are_the_same_study(asked):
 @pytest.fixture
 def as_the_papers(asked, monkeypatch):
     """The small checkpoint passes for the paper's, and a mini set for one of the paper's."""
-    monkeypatch.setattr("lmms_ca_plugin.studies.reproduce.printed_model", lambda _: "LLaVA-v1.5")
+    for module in ("studies.reproduce", "results.published"):
+        monkeypatch.setattr(f"lmms_ca_plugin.{module}.printed_model", lambda _: "LLaVA-v1.5")
     monkeypatch.setitem(BENCHMARK_OF, "mini_gqa", "gqa")
     return replace(asked, tasks=("mini_gqa",), limit=2)
 

@@ -104,7 +104,7 @@ def test_the_results_file_tells_how_prompts_were_prepared(asked):
     plain = replace(asked, inputs=InputOptions("processor"), tasks=("mini_gqa",), limit=1)
     finished = Runner(plain.study("plain", [plain.variant("vanilla", "vanilla")])).run()
     (run,), _ = read_runs([finished.results["vanilla"]])
-    assert run.provenance.method_args == "conversation=processor"
+    assert run.provenance.method_args == "conversation=processor,image_aspect_ratio=pad"
 
 
 def test_the_results_file_tells_the_command_that_runs_the_variant_alone(settings, finished):
@@ -117,7 +117,9 @@ def test_the_results_file_tells_the_command_that_runs_the_variant_alone(settings
     args = split_args(told["model_args"])
     entry = entries.Chat_contrastive(**args, batch_size=3)
     (variant,) = (v for v in finished.study.variants if v.name == "contrastive")
-    assert entry.engine.method == variant.made() and args["pretrained"] == settings.checkpoint.pretrained
+    assert (entry.engine.method.post_layer, entry.engine.method.lam) == (4, 1e-9), "what was settled is typed"
+    assert replace(entry.engine.method, post_layer=None, lam=None) == variant.made()
+    assert args["pretrained"] == settings.checkpoint.pretrained
     assert found["crop"].startswith("lmms-eval --model llava_vicrop --model_args pretrained=")
 
 
