@@ -22,10 +22,13 @@ def leaderboard(
     history: Annotated[bool, typer.Option("--history", help="Keep older rows of the same measurement.")] = False,
 ) -> None:
     """Make leaderboard rows of the harness's result and sample files."""
+    from lmms_ca_plugin.errors import InputError
     from lmms_ca_plugin.results.leaderboard import leaderboard as make
     from lmms_ca_plugin.results.schema import to_csv
     from lmms_ca_plugin.results.wide import render, wide_tables
 
+    if output is not None and output.is_dir():
+        raise InputError(f"output={output} is a folder. Give a file, e.g. {output}/leaderboard.csv.")
     board = make(run_dirs, output, baseline, history)
     tables = [render(table, wide) for table in wide_tables(board.rows)] if wide else []
     for note in board.notes:

@@ -63,7 +63,4 @@ def save(figure: Figure, path: Path) -> None:
     ending = path.suffix.lower()
     drawn = io.BytesIO()
     figure.savefig(drawn, format=ending[1:], metadata=_METADATA[ending])
-    try:
-        write_atomically(path, drawn.getvalue())
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error}.") from error
+    write_atomically(path, drawn.getvalue())

@@ -84,7 +84,8 @@ class Journal:
         date: When the study began, as the harness writes dates; the files of all variants bear it.
 
     Raises:
-        InputError: The folder holds another study, a broken journal, or one that another process writes.
+        InputError: The folder cannot be written, or holds another study, a broken journal, or one that another process
+            writes.
     """
 
     def __init__(
@@ -101,8 +102,11 @@ class Journal:
 
     def __enter__(self) -> Self:
         """Opens the file, and reads what is there."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = self.path.open("a+b")
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self.path.open("a+b")
+        except OSError as error:
+            raise InputError(f"{self.path} cannot be written: {error}. Name another output folder.") from error
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

@@ -3,7 +3,10 @@
 import tracemalloc
 from random import Random
 
+import pytest
+
 from lmms_ca_plugin.engine.requests import Answer
+from lmms_ca_plugin.errors import InputError
 from lmms_ca_plugin.harness.journal import Journal
 
 
@@ -27,3 +30,13 @@ def test_a_journal_takes_little_memory_and_tells_the_last_answer(tmp_path):
         assert len(journal.answers["a"]) == len(journal.answers.asked("a")) == 2000
         assert journal.answers["a"]["t", 3].text == "no" and journal.answers["a"]["t", 4].log["pre_layer"] == 2
         assert list(journal.answers["b"]) == [("t", 3)] and set(journal.answers) == {"a", "b"}
+
+
+@pytest.mark.parametrize("folder", ["file", "file/study", "/proc/nope"])
+def test_a_folder_that_cannot_be_written_is_named(tmp_path, folder):
+    (tmp_path / "file").write_text("a file")
+    with (
+        pytest.raises(InputError, match=rf"{folder}/journal\.jsonl cannot be written: .* Name another output folder"),
+        Journal(tmp_path / folder, {"variants": {}}),
+    ):
+        pass

@@ -280,7 +280,7 @@ def test_writing_is_all_or_nothing(tmp_path, monkeypatch):
     path = tmp_path / "lb.csv"
     write_atomically(path, "old")
     monkeypatch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError("disk full")))
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(InputError, match=r"lb\.csv cannot be written: disk full"):
         write_atomically(path, "new and longer")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]

@@ -53,6 +53,21 @@ def test_leaderboard_names_what_is_wrong(runs):
 
 
 @pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        ("folder", "output=folder is a folder. Give a file, e.g. folder/leaderboard.csv."),
+        ("file/x.csv", "file/x.csv cannot be written: "),
+        ("/proc/x.csv", "/proc/x.csv cannot be written: "),
+    ],
+)
+def test_a_leaderboard_that_cannot_be_written_is_named(runs, output, message):
+    (runs / "folder").mkdir()
+    (runs / "file").write_text("a file")
+    done = run("leaderboard", "base", "-o", output)
+    assert isinstance(done.exception, InputError) and message in str(done.exception)
+
+
+@pytest.mark.parametrize(
     ("args", "status", "text"),
     [
         (["base", "base"], 0, "ca_textvqa: same, +0.00 points"),
