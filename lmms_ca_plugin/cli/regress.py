@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json as json_module
 import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -34,6 +37,21 @@ app = typer.Typer(
 )
 
 
+@contextmanager
+def _never_status_1(verb: str) -> Iterator[None]:
+    """Ends with status 2 whatever goes wrong inside, because 1 says that something regressed."""
+    try:
+        yield
+    except typer.Exit:
+        raise
+    except LmmsCaError as error:
+        print(f"cannot {verb}: {error}", file=sys.stderr)
+        raise typer.Exit(CANNOT_COMPARE) from error
+    except Exception as error:
+        traceback.print_exc()
+        raise typer.Exit(CANNOT_COMPARE) from error
+
+
 @app.command()
 def compare(
     baseline: Annotated[str, typer.Argument(help="Run folder, results file, sample file or kept reference.")],
@@ -48,33 +66,34 @@ def compare(
     flips: Annotated[int, typer.Option(min=0, help="Changed documents to show per task.")] = 10,
 ) -> None:
     """Compare a candidate with a baseline; the word `compare` may be left out."""
-    from lmms_ca_plugin.atomic import write_atomically
-    from lmms_ca_plugin.results.regression import Rules
-    from lmms_ca_plugin.results.regression import compare as compare_sides
-    from lmms_ca_plugin.results.reports import details, error_junit, headline, to_json, to_junit
+    with _never_status_1("compare"):
+        from lmms_ca_plugin.atomic import write_atomically
+        from lmms_ca_plugin.results.regression import Rules
+        from lmms_ca_plugin.results.regression import compare as compare_sides
+        from lmms_ca_plugin.results.reports import details, error_junit, headline, to_json, to_junit
 
-    try:
-        chosen = [task for task in names_in(tasks) if task]
-        found = compare_sides(baseline, candidate, Rules(tolerance / 100, alpha), chosen)
-    except LmmsCaError as error:
+        try:
+            chosen = [task for task in names_in(tasks) if task]
+            found = compare_sides(baseline, candidate, Rules(tolerance / 100, alpha), chosen)
+        except LmmsCaError as error:
+            print(f"cannot compare: {error}", file=sys.stderr)
+            if json:
+                print(json_module.dumps({"error": str(error)}, ensure_ascii=False))
+            if junit is not None:
+                write_atomically(junit, error_junit(str(error)))
+            raise typer.Exit(CANNOT_COMPARE) from error
         if junit is not None:
-            write_atomically(junit, error_junit(str(error)))
+            write_atomically(junit, to_junit(found))
         if json:
-            print(json_module.dumps({"error": str(error)}, ensure_ascii=False))
-        print(f"cannot compare: {error}", file=sys.stderr)
-        raise typer.Exit(CANNOT_COMPARE) from error
-    if junit is not None:
-        write_atomically(junit, to_junit(found))
-    if json:
-        print(to_json(found), end="")
+            print(to_json(found), end="")
+            raise typer.Exit(int(found.regressed))
+        print(f"baseline:  {found.baseline}\ncandidate: {found.candidate}")
+        print(f"tolerance {tolerance:g} points, alpha {alpha:g}\n")
+        for task in found.tasks:
+            print("\n    ".join([headline(task), *details(task, flips)]))
+        for note in found.notes:
+            print(f"note: {note}")
         raise typer.Exit(int(found.regressed))
-    print(f"baseline:  {found.baseline}\ncandidate: {found.candidate}")
-    print(f"tolerance {tolerance:g} points, alpha {alpha:g}\n")
-    for task in found.tasks:
-        print("\n    ".join([headline(task), *details(task, flips)]))
-    for note in found.notes:
-        print(f"note: {note}")
-    raise typer.Exit(int(found.regressed))
 
 
 @app.command()
@@ -83,11 +102,8 @@ def keep(
     name: Annotated[str, typer.Argument(help="The reference's name.")],
 ) -> None:
     """Keep a run as a compact reference under leaderboards/references/."""
-    from lmms_ca_plugin.results.references import keep as keep_run
+    with _never_status_1("keep"):
+        from lmms_ca_plugin.results.references import keep as keep_run
 
-    try:
         path = keep_run(run_dir, name)
-    except LmmsCaError as error:
-        print(f"cannot keep: {error}", file=sys.stderr)
-        raise typer.Exit(CANNOT_COMPARE) from error
-    print(f"kept {path} ({path.stat().st_size / 1024:.1f} KiB)")
+        print(f"kept {path} ({path.stat().st_size / 1024:.1f} KiB)")

@@ -111,10 +111,13 @@ def load_results(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not whole JSON ({error}); was the run cut off while it was written?") from error
+    if not isinstance(content, dict):
+        told = json.dumps(content)[:40]
+        raise InputError(f"{path} holds {told}, which is no JSON object: it is no results file of lmms-eval 0.7.")
     missing = [key for key in _NEEDED if key not in content]
     if missing:
         raise InputError(f"{path} lacks {', '.join(missing)}: it is no results file of lmms-eval 0.7.")
-    return dict(content)
+    return content
 
 
 def load_samples(path: Path) -> list[dict[str, Any]]:

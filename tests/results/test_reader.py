@@ -263,10 +263,18 @@ def test_half_written_results(broken):
     refused(folder, r"not whole JSON.*cut off")
 
 
-def test_no_results_of_the_harness(broken):
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"results": {}}', r"lacks configs, versions.*no results file of lmms-eval"),
+        ("null", r"_results\.json holds null, which is no JSON object: it is no results file of lmms-eval"),
+        ("[1, 2]", r"_results\.json holds \[1, 2\], which is no JSON object"),
+    ],
+)
+def test_no_results_of_the_harness(broken, content, message):
     folder, _, results = broken
-    results.write_text('{"results": {}}')
-    refused(folder, r"lacks configs, versions.*no results file of lmms-eval")
+    results.write_text(content)
+    refused(folder, message)
 
 
 def test_an_empty_folder_and_none(tmp_path):

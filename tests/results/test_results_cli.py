@@ -80,12 +80,21 @@ def test_a_leaderboard_that_cannot_be_written_is_named(runs, output, message):
         (["base", "nowhere"], 2, "nowhere is neither a run folder"),
         (["base", "cand", "--alpha", "2"], 2, "alpha is 2.0"),
         (["base", "cand", "--tasks", "ca_gqa"], 2, "Unknown task of the baseline 'ca_gqa'"),
+        (["base", "cand", "--junit", "cand"], 2, "cannot compare: cand cannot be written: "),
+        (["base", "few", "--junit", "cand"], 2, "cannot compare: ca_textvqa: 10 documents are in common"),
     ],
 )
 def test_exit_status(runs, args, status, text):
     done = run("regress", *args)
     assert done.exit_code == status, done.output
     assert text in done.output
+
+
+def test_what_nobody_foresaw_is_no_regression(runs, monkeypatch):
+    monkeypatch.setattr("lmms_ca_plugin.results.regression.load_side", lambda side: 1 / 0)
+    done = run("regress", "base", "cand")
+    assert done.exit_code == 2
+    assert "ZeroDivisionError" in done.stderr
 
 
 def test_regress_shows_flips_and_writes_files(runs):
