@@ -13,7 +13,7 @@ from lmms_ca_plugin.results.multiplicity import ALPHA
 
 
 def power(
-    difference: Annotated[float, typer.Option(help="The true difference to find, in points.")] = 1.0,
+    difference: Annotated[float, typer.Option(help="The true difference to find, in points, either way.")] = 1.0,
     flips: Annotated[float, typer.Option(help="Share of answers that change side, in percent.")] = 15.0,
     baseline: Annotated[str, typer.Option(help="Measure the spread on two runs instead: the first.")] = "",
     candidate: Annotated[str, typer.Option(help="The second.")] = "",
@@ -34,17 +34,26 @@ def power(
     if baseline:
         found = compare(baseline, candidate).tasks
         # the clustered error already holds what clusters cost
-        spreads = {task.task: (task.pair.stderr * math.sqrt(task.pair.n), 1.0) for task in found}
+        spreads = {t.task: (t.pair.stderr * math.sqrt(t.pair.n), 1.0) for t in found if t.pair.stderr > 0}
+        unknown = [t.task for t in found if t.task not in spreads]
     else:
         spread = change_sd(flips / 100, difference / 100)
-        spreads = {f"{flips:g} % flips": (spread, design_effect(cluster_size, correlation))}
+        spreads, unknown = {f"{flips:g} % flips": (spread, design_effect(cluster_size, correlation))}, []
+    if not spreads:
+        raise InputError(
+            f"No answer changed from {baseline} to {candidate}, or all alike: no spread was measured, so nothing can "
+            "be computed. Give two runs that differ, or the share of answers that change side as --flips."
+        )
     needed = {name: samples_needed(difference / 100, sd, alpha, chance, tasks, e) for name, (sd, e) in spreads.items()}
     shown = {
         name: {n: 100 * detectable_difference(n, sd, alpha, chance, tasks, e) for n in sizes}
         for name, (sd, e) in spreads.items()
     }
     if json:
-        found_json = {name: {"samples": needed[name], "detectable": shown[name]} for name in needed}
+        found_json = {
+            **{name: {"samples": needed[name], "detectable": shown[name]} for name in needed},
+            **dict.fromkeys(unknown),
+        }
         print(
             json_module.dumps(
                 {"difference": difference, "alpha": alpha, "power": chance, "tasks": found_json}, indent=2
@@ -52,6 +61,8 @@ def power(
         )
         return
     for name, samples in needed.items():
-        print(f"{name}: {samples} paired questions find {difference:g} points with power {chance:g}")
+        print(f"{name}: {samples} paired questions find {abs(difference):g} points with power {chance:g}")
         for n, smallest in shown[name].items():
             print(f"    {n:>7} questions find {smallest:.2f} points")
+    for name in unknown:
+        print(f"{name}: no answer changed, or all alike: no spread was measured, so nothing can be computed")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 
+from scipy.optimize import bisect
 from scipy.stats import norm
 
 from lmms_ca_plugin.errors import InputError
@@ -24,6 +25,12 @@ def _within(name: str, value: float, low: float, high: float) -> None:
         raise InputError(f"{name} is {value}; allowed is more than {low:g} and less than {high:g}.")
 
 
+def _check_difference(difference: float) -> None:
+    """Refuses what no two mean scores can differ by."""
+    if not abs(difference) <= 1:
+        raise InputError(f"The difference is {100 * difference:g} points; allowed is at most 100, either way.")
+
+
 def change_sd(flips: float, difference: float = 0.0) -> float:
     """Computes the standard deviation of a document's change when answers are right or wrong.
 
@@ -35,8 +42,9 @@ def change_sd(flips: float, difference: float = 0.0) -> float:
         The standard deviation of the change, as a fraction of a document's full score.
 
     Raises:
-        InputError: The share is not from 0 to 1, or smaller than the difference it is to bring about.
+        InputError: The share is not from 0 to 1, or smaller than the difference it is to bring about; or that is none.
     """
+    _check_difference(difference)
     if not 0 < flips <= 1:
         raise InputError(f"The share of flipped answers is {flips}; allowed is more than 0 and at most 1.")
     if abs(difference) > flips:
@@ -60,7 +68,7 @@ def design_effect(cluster_size: float, correlation: float) -> float:
     Raises:
         InputError: An argument is out of its range.
     """
-    if cluster_size < 1 or not 0 <= correlation <= 1:
+    if not 1 <= cluster_size < math.inf or not 0 <= correlation <= 1:
         raise InputError(
             f"Clusters of {cluster_size} with correlation {correlation}: at least 1, and 0 to 1, are needed."
         )
@@ -93,12 +101,13 @@ def samples_needed(
         The number of documents.
 
     Raises:
-        InputError: The difference is 0, or another argument is out of its range.
+        InputError: The difference is 0, the changes have no spread, or another argument is out of its range.
     """
-    if difference == 0 or sd < 0:
-        raise InputError(
-            f"A difference of {difference} with standard deviation {sd} needs no finite number of samples."
-        )
+    _check_difference(difference)
+    if difference == 0:
+        raise InputError("A difference of 0 is shown by no finite number of samples; give one above 0.")
+    if not sd > 0:
+        raise InputError(f"The standard deviation of a change is {sd:g}; without a spread nothing can be computed.")
     return max(2, math.ceil(effect * (_sum_of_quantiles(alpha, power, tasks) * sd / difference) ** 2))
 
 
@@ -129,13 +138,14 @@ def detectable_difference(
 def samples_to_decide(pair: PairedDifference, tolerance: float, alpha: float = ALPHA, tasks: int = 1) -> int | None:
     """Computes how many documents would turn an unclear verdict into a clear one, the difference staying as it is.
 
-    Clear is either significant and beyond the tolerance, or a 90 % interval inside it; with a chance of `POWER`.
+    Clear is either significant and beyond the tolerance, or a 90 % interval inside it, both ends; with a chance of
+    `POWER`.
 
     Args:
         pair: The observed difference.
         tolerance: The difference that is tolerated, as a fraction.
         alpha: Level of the verdict.
-        tasks: Tasks in the comparison.
+        tasks: Tasks in the comparison, all of which Holm's rule may have to pay for.
 
     Returns:
         The number of documents, or None where no number decides (a difference of exactly the tolerance).
@@ -147,8 +157,21 @@ def samples_to_decide(pair: PairedDifference, tolerance: float, alpha: float = A
     if distance == tolerance or not pair.stderr > 0:
         return None
     if distance > tolerance:
-        needed, reached = _sum_of_quantiles(alpha, POWER, tasks), distance / pair.stderr
+        significant = _sum_of_quantiles(alpha, POWER, tasks) * pair.stderr / distance
+        beyond = float(norm.ppf(POWER)) * pair.stderr / (distance - tolerance)
+        longer = max(significant, beyond)
     else:
-        needed = float(norm.ppf(0.95) + norm.ppf(POWER))
-        reached = abs(pair.t_at(math.copysign(tolerance, pair.difference)))
-    return max(pair.n + 1, math.ceil(pair.n * (needed / reached) ** 2))
+        longer = _until_same(pair, tolerance)
+    return max(pair.n + 1, math.ceil(pair.n * longer**2))
+
+
+def _until_same(pair: PairedDifference, tolerance: float) -> float:
+    """By what factor errors have to shrink until both ends lie inside the tolerance with a chance of `POWER`."""
+    reached = (pair.t_at(-tolerance), -pair.t_at(tolerance))
+
+    def lacking(factor: float) -> float:
+        # The chances add up: an interval short enough for such a chance is never outside at both ends.
+        outside = sum(norm.sf(factor * t - norm.ppf(0.95)) for t in reached)
+        return float(1 - outside - POWER)
+
+    return float(bisect(lacking, 0, 10 / min(reached)))

@@ -1,5 +1,7 @@
 """Sample sizes against simulation and against the textbook's numbers."""
 
+import math
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -13,7 +15,8 @@ from lmms_ca_plugin.results.power import (
     samples_needed,
     samples_to_decide,
 )
-from lmms_ca_plugin.results.statistics import paired_difference
+from lmms_ca_plugin.results.regression import Rules, judge
+from lmms_ca_plugin.results.statistics import McNemar, PairedDifference, paired_difference
 
 
 def test_a_textbook_number():
@@ -52,19 +55,49 @@ def test_an_unclear_loss_needs_enough_to_be_significant():
     assert samples_to_decide(pair, tolerance=0.01) == samples_needed(0.02, pair.stderr * np.sqrt(1000))
 
 
-def test_an_unclear_sameness_needs_enough_to_fit_the_tolerance():
+def test_an_unclear_loss_needs_enough_to_lie_beyond_the_tolerance():
+    pair = observed(80, 69, 1000)  # significant sooner than that
+    assert samples_to_decide(pair, tolerance=0.01) == math.ceil(1000 * (0.84162 * pair.stderr / 0.001) ** 2)
+
+
+def test_an_unclear_sameness_needs_enough_for_both_ends_to_fit_the_tolerance():
     pair = observed(100, 100, 1000)
-    plain = 1000 * ((1.6449 + 0.8416) * pair.stderr / 0.01) ** 2
+    plain = 1000 * ((1.6449 + 1.2816) * pair.stderr / 0.01) ** 2  # each end is outside in 10 %
     assert plain < samples_to_decide(pair, tolerance=0.01) < 1.05 * plain
 
 
 def test_so_many_more_of_the_same_are_the_same():
-    # the observed mix, as often as is asked for: the interval fits, and hardly sooner
-    pair = observed(3, 2, 200)
+    # the observed mix, as often as is asked for: the interval fits, and hardly sooner; the other end is far away
+    pair = observed(8, 2, 1000)
     n = samples_to_decide(pair, tolerance=0.01)
     needed = stats.norm.ppf(0.95) + stats.norm.ppf(0.8)
-    more = MeanChange(pair.difference, pair.stderr * np.sqrt(200 / n), pair.answers * n / 200, n)
+    more = MeanChange(pair.difference, pair.stderr * np.sqrt(1000 / n), pair.answers * n / 1000, n)
     assert more.lower_bound(float(stats.norm.sf(needed))) == pytest.approx(-0.01, rel=0.02)
+
+
+def drawn(generator, n, lost, won):
+    """Draws what `paired_difference` says of `n` pairs of answers, without drawing each answer."""
+    worsened, improved, _ = generator.multinomial(n, [lost / 1000, won / 1000, 1 - (lost + won) / 1000])
+    mean = (improved - worsened) / n
+    stderr = math.sqrt(((improved + worsened) / n - mean**2) / (n - 1))
+    return PairedDifference(mean, stderr, n, n, McNemar(improved, worsened, 1.0), n, improved, worsened)
+
+
+def test_what_is_drawn_is_what_is_observed():
+    pair = drawn(np.random.default_rng(0), 1000, 80, 69)
+    seen = observed(pair.worsened, pair.improved, 1000)
+    assert (pair.difference, pair.stderr, pair.answers) == pytest.approx((seen.difference, seen.stderr, seen.answers))
+
+
+@pytest.mark.parametrize(
+    ("lost", "won", "verdict"),
+    [(75, 75, "same"), (77, 73, "same"), (80, 69, "regressed"), (82, 68, "regressed"), (85, 65, "regressed")],
+)
+def test_so_many_documents_decide_four_times_in_five(lost, won, verdict):
+    n, generator = samples_to_decide(observed(lost, won, 1000), tolerance=0.01), np.random.default_rng(0)
+    pairs = [drawn(generator, n, lost, won) for _ in range(600)]
+    decided = sum(judge(pair, pair.p_value, Rules(tolerance=0.01)) == verdict for pair in pairs)
+    assert decided / 600 == pytest.approx(0.8, abs=0.05)
 
 
 def test_at_the_tolerance_no_number_decides():
@@ -76,12 +109,16 @@ def test_at_the_tolerance_no_number_decides():
     ("call", "message"),
     [
         (lambda: samples_needed(0, 0.4), "no finite number"),
+        (lambda: samples_needed(math.nan, 0.4), "difference is nan points"),
+        (lambda: samples_needed(0.1, 0.0), "without a spread"),
         (lambda: samples_needed(0.1, 0.4, alpha=0), "alpha is 0"),
         (lambda: samples_needed(0.1, 0.4, power=1), "power is 1"),
         (lambda: samples_needed(0.1, 0.4, tasks=0), "0 tasks"),
         (lambda: change_sd(0), "share of flipped answers is 0"),
         (lambda: change_sd(0.05, 0.1), "10 points cannot come from 5 %"),
+        (lambda: change_sd(0.05, math.nan), "difference is nan points"),
         (lambda: design_effect(0.5, 0.1), "Clusters of 0.5"),
+        (lambda: design_effect(math.nan, 0.1), "Clusters of nan"),
         (lambda: detectable_difference(1, 0.4), "1 documents"),
     ],
 )

@@ -134,6 +134,26 @@ def test_power(runs):
         raise run("power", "--difference", 20, "--flips", 5).exception
 
 
+def test_power_of_a_loss_and_of_what_no_difference_can_be():
+    loss, gain = (run("power", "--difference", points).output for points in (-3, 3))
+    assert loss == gain and "find 3 points" in gain
+    for points in ("nan", "200", "inf"):
+        with pytest.raises(InputError, match=f"difference is {points} points; allowed is at most 100"):
+            raise run("power", "--difference", points).exception
+
+
+def test_power_of_runs_without_a_spread(runs):
+    with pytest.raises(InputError, match="No answer changed from base to base, .*no spread was measured"):
+        raise run("power", "--baseline", "base", "--candidate", "base").exception
+    for side, scores in (("base", BEFORE), ("cand", LOST)):
+        both = {"ca_gqa": task_samples("ca_gqa", BEFORE), "ca_textvqa": task_samples("ca_textvqa", scores)}
+        write_run(runs / side, both)
+    two = ("power", "--baseline", "base", "--candidate", "cand")
+    lines = run(*two).output.splitlines()
+    assert lines[0].startswith("ca_textvqa: ") and lines[-1].startswith("ca_gqa: no answer changed")
+    assert json.loads(run(*two, "--json").stdout)["tasks"]["ca_gqa"] is None
+
+
 def test_audit():
     done = run("audit")
     assert done.exit_code == 0
