@@ -2,8 +2,10 @@
 
 Verdicts: `regressed` (Holm-adjusted p below alpha and a difference below minus the tolerance), `improved` (likewise),
 `same` (the 90 % interval lies inside the tolerance either way, or no document changed), else `unclear`, with the number
-of documents that would decide. Documents are paired by id; those on one side only are counted and named. What cannot be
-compared is refused: a gate that compares something else passes for the wrong reason.
+of documents that would decide. Without a change the number of documents does not matter, though the interval of few is
+wider than the tolerance: an identical checkpoint passes, and a note says how little that proves. Documents are paired
+by id; those on one side only are counted and named. What cannot be compared is refused: a gate that compares something
+else passes for the wrong reason.
 """
 
 from __future__ import annotations
