@@ -73,7 +73,7 @@ def evaluate(
 ) -> None:
     """Answer the mini sets greedily, with a question's own picture, another's or none; beside the most frequent answer.
 
-    Prints the main metric, percent, with half its 95 % interval, clustered by scene.
+    Prints the main metric, percent, with its 95 % interval, clustered by scene.
     """
     from lmms_ca_plugin.results.markdown import as_markdown
     from lmms_ca_plugin.scoring.documents import BENCHMARKS

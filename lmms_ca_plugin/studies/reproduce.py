@@ -227,16 +227,13 @@ def _ours(
     if not rows:
         return [_line(model, variant, "ours", {}, "not run: none of the tasks is one of the six sets")]
     scores = {benchmark: float(row["score"]) for benchmark, row in rows.items()}
-    half = {b: (row["ci95_high"] - row["ci95_low"]) / 2 for b, row in rows.items()}
+    intervals = {b: f" [{row['ci95_low']:.2f}, {row['ci95_high']:.2f}]" for b, row in rows.items()}
     scores_and_mean = {**scores, **({"average": sum(scores.values()) / len(SETS)} if len(scores) == len(SETS) else {})}
     sizes = [int(row["n"]) for row in rows.values()]
     n = f"{min(sizes)}" if min(sizes) == max(sizes) else f"{min(sizes)} to {max(sizes)}"
     subset = any(pd.notna(row["limit"]) for row in rows.values())
     note = f"n = {n} per set" + (", a seeded subset" if subset else "")
-    cells = {
-        name: f"{value:.2f}" + (f" ± {half[name]:.2f}" if name in half else "")
-        for name, value in scores_and_mean.items()
-    }
+    cells = {name: f"{value:.2f}{intervals.get(name, '')}" for name, value in scores_and_mean.items()}
     lines = [_line(model, variant, "ours", cells, note)]
     if printed is not None:
         shared = {name: f"{scores_and_mean[name] - value:+.2f}" for name, value in printed.items()}

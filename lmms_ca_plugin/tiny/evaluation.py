@@ -114,12 +114,12 @@ def means(scores: dict[str, list[float]]) -> dict[str, float]:
 
 
 def cells(scores: dict[str, list[float]]) -> list[str]:
-    """Writes each set's mean with half its 95 % interval, clustered by scene, and the mean of the means; percent."""
+    """Writes each set's mean with its 95 % interval, clustered by scene, and the mean of the means; percent."""
     written = []
     for benchmark, values in scores.items():
         scenes = [row[SCENE] for row in mini_rows(benchmark)[: len(values)]]
         found = mean_interval(values, scenes)
-        written.append(f"{100 * found.mean:.1f} ± {50 * (found.high - found.low):.1f}")
+        written.append(f"{100 * found.mean:.1f} [{100 * found.low:.1f}, {100 * found.high:.1f}]")
     return [*written, f"{means(scores)['mean']:.1f}"]
 
 

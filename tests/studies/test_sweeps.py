@@ -356,7 +356,7 @@ def run_of(scores, variants, prefix="ca_", args=PAPERS):
             "method_args": f"{args},scope={variant}" if variant in ("all", "deep", "shallow", "fusion") else "",
             "task": f"{prefix}{name}",
             "score": score,
-            "ci95_low": score - 1,
+            "ci95_low": score - 2,
             "ci95_high": score + 1,
             "n": 100,
             "limit": None,
@@ -377,7 +377,7 @@ def test_printed_values_stand_beside_ours():
     for scope in ("all", "deep", "shallow", "fusion"):
         kinds = {r["kind"]: r for r in layout[layout["row"] == scope].to_dict("records")}
         assert kinds["printed"]["gqa"] == printed[scope].cells["gqa"]
-        assert kinds["ours"]["gqa"] == "60.00 ± 1.00" and kinds["ours"]["average"] == "62.50"
+        assert kinds["ours"]["gqa"] == "60.00 [58.00, 61.00]" and kinds["ours"]["average"] == "62.50"
         assert kinds["ours - printed"]["gqa"] == f"{60 - float(printed[scope].cells['gqa']):+.2f}"
         assert kinds["ours - vanilla"]["docvqa"] == "+2.00 [+1.00, +3.00]"
     (vanilla,) = layout[layout["row"] == "vanilla"].to_dict("records")
@@ -398,7 +398,7 @@ def test_what_is_not_the_papers_experiment_is_not_compared(other):
     table = run_of((60, 61, 62, 63, 64, 65), ("vanilla", "all"), **other)
     layout = laid_out(load_target("table3"), {"llava-hf/llava-1.5-7b-hf": table})
     kinds = {r["kind"]: r for r in layout[layout["row"] == "all"].to_dict("records")}
-    assert kinds["ours"]["gqa"] == "60.00 ± 1.00"
+    assert kinds["ours"]["gqa"] == "60.00 [58.00, 61.00]"
     assert kinds["ours - printed"]["note"] == "not compared: the tasks or options are not the paper's"
     assert not any(kinds["ours - printed"][name] for name in (*SETS, "average"))
 

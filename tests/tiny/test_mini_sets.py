@@ -12,7 +12,7 @@ from lmms_ca_plugin.cli import build
 from lmms_ca_plugin.errors import OptionError
 from lmms_ca_plugin.scoring.documents import BENCHMARKS, score
 from lmms_ca_plugin.tiny.benchmarks.mini import QUESTIONS, SCENE, choose, mini_features, mini_rows
-from lmms_ca_plugin.tiny.evaluation import SHOWN, by_kind, evaluate, means, most_frequent
+from lmms_ca_plugin.tiny.evaluation import SHOWN, by_kind, cells, evaluate, means, most_frequent
 from lmms_ca_plugin.tiny.world.prompts import INSTRUCTIONS
 from lmms_ca_plugin.tiny.world.questions._asked import names
 from lmms_ca_plugin.tiny.world.scenes import scene
@@ -111,6 +111,14 @@ def test_swapped_pictures_are_each_shown_once_and_never_the_row_s_own():
 def test_the_bundled_checkpoint_needs_its_pictures():
     found = {way: means(scores)["mean"] for way, scores in evaluate("mini", ["own", "none"], limit=6).items()}
     assert found["own"] > found["none"] + 35
+
+
+def test_scores_stand_with_their_intervals_which_are_not_symmetric():
+    # Wilson's of 38 right in 40, nearly: some questions share a scene
+    scores, mean = cells({"gqa": [0.0, *[1.0] * 38, 0.0]})
+    assert (scores[:6], mean) == ("95.0 [", "95.0")
+    low, high = map(float, scores[6:-1].split(", "))
+    assert low == pytest.approx(83.1, abs=0.6) and high == pytest.approx(98.7, abs=0.3)
 
 
 def test_scores_are_sorted_by_the_kinds_of_their_questions():
