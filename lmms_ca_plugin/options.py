@@ -6,6 +6,8 @@ may arrive as itself or as text. Every field's annotation says what is allowed; 
 
 from __future__ import annotations
 
+import ast
+import math
 import re
 import types
 from collections.abc import Iterable, Mapping
@@ -31,9 +33,22 @@ def _whole(text: str) -> int | Refused:
 
 def _number(text: str) -> float | Refused:
     try:
-        return float(text)
+        number = float(text)
     except ValueError:
         return Refused("a number")
+    return number if math.isfinite(number) else Refused("a finite number")
+
+
+def _texts(value: Any) -> tuple[str, ...] | Refused:
+    """Takes texts as they are, blanks included; a list may be typed as Python, or JSON, writes it."""
+    if isinstance(value, str) and value.startswith("["):
+        try:
+            value = ast.literal_eval(value)
+        except (ValueError, SyntaxError):  # a text like [INST]
+            return (value,)
+    texts = (value,) if isinstance(value, str) else value
+    right = isinstance(texts, (tuple, list)) and all(isinstance(text, str) for text in texts)
+    return tuple(texts) if right else Refused('a text, or a list of texts like ["a", "b"]')
 
 
 def _convert(annotation: Any, value: Any) -> Any:
@@ -48,6 +63,8 @@ def _convert(annotation: Any, value: Any) -> Any:
         return None if None in taken else taken[0]  # a text would take "None", too
     if origin is Literal:
         return text if text in arguments else Refused(", ".join(arguments))
+    if origin is tuple and arguments[0] is str:
+        return _texts(value)
     if origin is tuple:
         numbers = [_whole(t) for t in (map(str, value) if isinstance(value, (tuple, list)) else text.split(":"))]
         wrong = not numbers or any(isinstance(n, Refused) for n in numbers)
