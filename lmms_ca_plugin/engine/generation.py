@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from lmms_ca_plugin import options
 from lmms_ca_plugin.errors import OptionError, unknown
 
 # Options of other entries that tasks carry; they say nothing about how to generate here.
@@ -18,7 +20,7 @@ class Generation:
 
     Attributes:
         max_new_tokens: The most tokens an answer may have; 16 where the task gives none.
-        until: The answer ends before the first of these texts.
+        until: The answer ends before the first of these texts, none of which is empty.
         temperature: 0 is greedy; above, tokens are sampled.
         top_p: Sampling keeps the likeliest tokens that hold this much probability.
         num_beams: 1, or beam search.
@@ -33,7 +35,12 @@ class Generation:
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
             raise OptionError(f"max_new_tokens={self.max_new_tokens} is not allowed. Allowed: 1 and more.")
-        if self.temperature < 0:
+        if "" in self.until:
+            raise OptionError(
+                f"until={list(self.until)} holds an empty text, which would end every answer before it begins. "
+                "Allowed: texts that are not empty; until=[] stands for none."
+            )
+        if not 0 <= self.temperature < math.inf:
             raise OptionError(f"temperature={self.temperature} is not allowed. Allowed: 0 (greedy) and more.")
         if not 0 < self.top_p <= 1:
             raise OptionError(f"top_p={self.top_p} is not allowed. Allowed: above 0, up to 1.")
@@ -51,8 +58,9 @@ class Generation:
 
         Args:
             given: `until`, `max_new_tokens`, `do_sample`, `temperature`, `top_p`, `num_beams`; None means not given.
-                Tokens are sampled if the temperature is above 0, unless `do_sample` is false; `do_sample` without a
-                temperature means 1.
+                The temperature alone says whether tokens are sampled, as in the harness's own entries: tasks carry
+                `do_sample=false`, and `--gen_kwargs temperature=...` does not take it away. `do_sample=true` without
+                a temperature means 1.
 
         Returns:
             The settings.
@@ -60,21 +68,27 @@ class Generation:
         Raises:
             OptionError: An unknown key, or a value that is not allowed.
         """
-        known = {"until", "max_new_tokens", "do_sample", "temperature", "top_p", "num_beams"}
-        kwargs = {k: v for k, v in given.items() if v is not None and k not in WITHOUT_MEANING}
+        kwargs = {k: v for k, v in given.items() if v not in (None, "None") and k not in WITHOUT_MEANING}
+        known = {"do_sample", *options.option_types(cls)}
         for name in kwargs:
             if name not in known:
                 raise unknown("generation setting", name, known)
-        until = kwargs.pop("until", ())
-        sample = kwargs.pop("do_sample", None)
-        temperature = float(kwargs.pop("temperature", 1.0 if sample else 0.0))
-        return cls(
-            until=(until,) if isinstance(until, str) else tuple(until),
-            temperature=0.0 if sample is False else temperature,
-            top_p=float(kwargs.pop("top_p", 1.0)),
-            max_new_tokens=int(kwargs.pop("max_new_tokens", cls.max_new_tokens)),
-            num_beams=int(kwargs.pop("num_beams", cls.num_beams)),
-        )
+        sampling, settings = options.split(kwargs, (_Sampling, cls))
+        do_sample = options.build(_Sampling, sampling).do_sample
+        generation = options.build(cls, {"temperature": 1.0, **settings} if do_sample else settings)
+        if do_sample and generation.temperature == 0:
+            raise OptionError(
+                "do_sample=true together with temperature=0 is not allowed. Give a temperature above 0 to sample, or "
+                "do_sample=false to be greedy."
+            )
+        return generation
+
+
+@dataclass(frozen=True)
+class _Sampling:
+    """What tasks say of sampling beside the temperature."""
+
+    do_sample: bool = False
 
 
 @dataclass(frozen=True)

@@ -26,8 +26,18 @@ from lmms_ca_plugin.methods.contrastive import Contrastive
         ({"temperature": 0, "top_p": 1.0, "num_beams": 1, "do_sample": False}, Generation()),
         ({"temperature": 0.7, "top_p": 0.9}, Generation(temperature=0.7, top_p=0.9)),
         ({"do_sample": True}, Generation(temperature=1.0)),
-        ({"do_sample": False, "temperature": 0.7}, Generation()),
+        # --gen_kwargs temperature=0.7 where the task's file says do_sample: false; llava_hf samples there, too
+        ({"do_sample": False, "temperature": 0.7}, Generation(temperature=0.7)),
+        ({"do_sample": False, "num_beams": 2}, Generation(num_beams=2)),
         ({"top_p": None, "temperature": None, "num_beams": 4}, Generation(num_beams=4)),
+        # as --gen_kwargs hands them on
+        ({"temperature": "None", "do_sample": "None", "until": "None"}, Generation()),
+        ({"max_new_tokens": 8.0, "temperature": "1e-1", "do_sample": "True"}, Generation(8, (), 0.1)),
+        ({"until": '["e", "\\n\\n"]'}, Generation(until=("e", "\n\n"))),
+        ({"until": "['e']"}, Generation(until=("e",))),
+        ({"until": "[]"}, Generation()),
+        ({"until": " [INST]"}, Generation(until=(" [INST]",))),
+        ({"until": "[INST]"}, Generation(until=("[INST]",))),
         ({"image_aspect_ratio": "original"}, Generation()),
     ],
 )
@@ -46,11 +56,28 @@ def test_generation_kwargs(kwargs, settings):
         ({"top_p": 0, "temperature": 1}, "top_p=0.0 is not allowed"),
         ({"num_beams": 0}, "num_beams=0 is not allowed"),
         ({"num_beams": 3, "temperature": 0.5}, "num_beams=3 together with temperature=0.5 is not supported"),
+        ({"do_sample": True, "temperature": 0}, "do_sample=true together with temperature=0 .* Give a temperature"),
+        ({"max_new_tokens": "abc"}, "max_new_tokens=abc is not allowed. Allowed: a whole number"),
+        ({"max_new_tokens": 2.7}, "max_new_tokens=2.7 is not allowed. Allowed: a whole number"),
+        ({"num_beams": 2.5}, "num_beams=2.5 is not allowed. Allowed: a whole number"),
+        ({"temperature": "hot"}, "temperature=hot is not allowed. Allowed: a number"),
+        ({"temperature": float("nan")}, "temperature=nan is not allowed. Allowed: a finite number"),
+        ({"temperature": float("inf")}, "temperature=inf is not allowed. Allowed: a finite number"),
+        ({"do_sample": "no"}, "do_sample=no is not allowed. Allowed: true, false"),
+        ({"until": 5}, r'until=5 is not allowed. Allowed: a text, or a list of texts like \["a", "b"\]'),
+        ({"until": "[5]"}, r"until=\[5\] is not allowed. Allowed: a text, or a list of texts"),
+        ({"until": ""}, r"until=\[''\] holds an empty text, .* until=\[\] stands for none"),
+        ({"until": ["x", ""]}, r"until=\['x', ''\] holds an empty text"),
     ],
 )
 def test_generation_kwargs_that_are_refused(kwargs, message):
     with pytest.raises(OptionError, match=message):
         Generation.from_kwargs(kwargs)
+
+
+def test_settings_made_by_hand_are_checked_too():
+    with pytest.raises(OptionError, match="temperature=nan is not allowed"):
+        Generation(temperature=float("nan"))
 
 
 def test_an_answer_ends_before_its_stop_text():
@@ -96,6 +123,7 @@ def test_options_become_what_their_fields_say(typed, value):
         ({"review_layer": "2.5"}, "review_layer=2.5 is not allowed. Allowed: a whole number or None"),
         ({"scope": "2:x"}, "whole numbers joined by colons"),
         ({"rho": True}, "rho=True is not allowed. Allowed: a number"),
+        ({"rho": "nan"}, "rho=nan is not allowed. Allowed: a finite number"),
     ],
 )
 def test_options_that_do_not_fit_their_fields(typed, message):
