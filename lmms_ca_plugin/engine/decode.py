@@ -1,7 +1,7 @@
 """From logits to answers: greedy and sampled decoding, one token for the whole batch per pass.
 
 Deviates from transformers' `generate`: sampling draws every sample from a generator of its own, seeded by (seed, task,
-document), so that an answer does not depend on what else was in its batch. Beam search is transformers' own, in
+document, repeat), so that an answer does not depend on what else was in its batch. Beam search is transformers' own, in
 `engine/beams.py`.
 
 Axis letters: b rows: samples, or their branches; v vocabulary.

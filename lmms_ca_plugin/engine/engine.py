@@ -129,6 +129,7 @@ class Engine(Front[Answer]):
             "task": question.task,
             "split": question.split,
             "doc_id": question.doc_id,
+            "repeat": question.repeat,
             "method": self.name,
             "parameters": self.method.describe(self.plan),
             "seed": self.options.seed,

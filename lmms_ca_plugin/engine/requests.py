@@ -19,7 +19,7 @@ class RunOptions:
 
     Attributes:
         batch_size: Questions that pass the model together.
-        seed: Seeds sampling and `mask_by=random`, together with task and document.
+        seed: Seeds sampling and `mask_by=random`, together with task, document and repeat.
         trace: A file for one JSON line per sample: what the method decided, and token counts.
     """
 
@@ -91,6 +91,9 @@ def batches(requests: Sequence[Request], size: int) -> Iterator[list[int]]:
 
 
 def sample_seed(seed: int, question: Question) -> int:
-    """Makes one whole number below 2^63 of a run's seed and a question's task and document."""
-    digest = hashlib.sha256(f"{seed}|{question.task}|{question.doc_id}".encode()).digest()
+    """Makes one whole number below 2^63 of a run's seed and a question's task, document and repeat."""
+    drawn_from = f"{seed}|{question.task}|{question.doc_id}"
+    if question.repeat:  # the first draw is the one of a run without repeats
+        drawn_from += f"|{question.repeat}"
+    digest = hashlib.sha256(drawn_from.encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1

@@ -48,7 +48,7 @@ class Prompt:
         padding: (b, s) bool, True at real tokens.
         kinds: (b, s) int8, a `Kind` for every position; padding counts as text.
         positions: (b, s) rotary positions; real tokens count from 0.
-        seeds: One whole number per sample, fixed by (seed, task, document).
+        seeds: One whole number per sample, fixed by (seed, task, document, repeat).
     """
 
     input_ids: Tensor

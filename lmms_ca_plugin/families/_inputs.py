@@ -45,6 +45,7 @@ class Question:
         doc_id: The document's index in that split.
         conversation: Called when the question's turn has come, so that pictures are decoded late.
         length: Any number that grows with the prompt's length; questions are batched in its order.
+        repeat: How many times it has been asked before in the same run.
     """
 
     task: str
@@ -52,6 +53,7 @@ class Question:
     doc_id: int
     conversation: Callable[[], tuple[Message, ...]]
     length: int = 0
+    repeat: int = 0
 
     @property
     def name(self) -> str:

@@ -4,19 +4,23 @@ Rules, each against a trap of lmms-eval 0.7.3:
 - Every request asks its own task for its own document. (Entries that take the batch's first task get wrong pictures.)
 - Generation kwargs are never changed. (The response cache uses them as its key.)
 - Half a picture is refused. (The harness has Pillow fill up truncated files in grey.)
+- Repeats are numbered. (The harness hands on the same request several times, and counts on answers that differ.)
 - What the chat form would drop in silence (system instruction, description, few-shot examples) is refused.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from lmms_eval.api.instance import Instance
 from PIL import Image, ImageFile
 
 from lmms_ca_plugin.engine.generation import Generation
+from lmms_ca_plugin.engine.requests import Request
 from lmms_ca_plugin.errors import InputError, OptionError
 from lmms_ca_plugin.families._contract import Message, Question
 
@@ -78,6 +82,25 @@ def generation_of(request: Instance, place: int = 2) -> Generation:
         return Generation.from_kwargs(request.args[place])
     except OptionError as error:
         raise OptionError(f"task {request.task_name}: {error}") from error
+
+
+def numbered(requests: Sequence[Request]) -> list[Request]:
+    """Numbers the repeats of each question, so that each is sampled from a seed of its own.
+
+    Args:
+        requests: All of a run's, in the order asked.
+
+    Returns:
+        The same, each question with the number of times it was asked before.
+    """
+    asked = Counter[tuple[str, str, int]]()
+    found = []
+    for request in requests:
+        question = request.question
+        document = (question.task, question.split, question.doc_id)
+        found.append(replace(request, question=replace(question, repeat=asked[document])))
+        asked[document] += 1
+    return found
 
 
 def _message(message: dict[str, Any]) -> Message:

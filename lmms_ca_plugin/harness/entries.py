@@ -25,7 +25,7 @@ from lmms_ca_plugin.engine.engine import Engine
 from lmms_ca_plugin.engine.load import CheckpointOptions, InputOptions
 from lmms_ca_plugin.engine.requests import Request, RunOptions
 from lmms_ca_plugin.errors import GenerationError, InputError, LmmsCaError, OptionError
-from lmms_ca_plugin.harness.asked import chat_question, generation_of, simple_question, whole_pictures
+from lmms_ca_plugin.harness.asked import chat_question, generation_of, numbered, simple_question, whole_pictures
 from lmms_ca_plugin.harness.record import cost, run_record, weights_of
 from lmms_ca_plugin.methods import MethodEntry, load_method, method_entries, model_ids
 
@@ -102,7 +102,7 @@ class Entry(lmms):  # type: ignore[misc]
         """Answers all requests of all tasks; one result per request, in their order."""
         with ends_the_process(), whole_pictures():
             real = [i for i, request in enumerate(requests) if not request.metadata.get("__padding_only__")]
-            asked = [self.request(requests[i]) for i in real]
+            asked = numbered([self.request(requests[i]) for i in real])
             start = time.perf_counter()
             answers = self.engine.answer(asked)
             seconds = time.perf_counter() - start

@@ -145,6 +145,16 @@ def test_padding_requests_are_not_answered(make, monkeypatch):
     assert len(asked) == 1 and results[1].text == "" and results[0].token_counts is not None
 
 
+def test_repeats_are_draws_of_their_own_and_the_first_is_that_of_a_run_without(make):
+    """The harness hands on one request as often as it is to be repeated."""
+    hot = [request("Chat", photo("cat", 50, 50), doc_id=i, temperature=1.0, until=[], max_new_tokens=8) for i in (0, 1)]
+    entry = ready(make(batch_size=4))
+    once = [answer.text for answer in entry.generate_until(hot)]
+    repeated = [answer.text for answer in entry.generate_until([hot[0]] * 3 + [hot[1]] * 3)]
+    assert [repeated[0], repeated[3]] == once
+    assert len(set(repeated[:3])) == len(set(repeated[3:])) == 3
+
+
 def half_a_picture():
     whole = io.BytesIO()
     photo("cat", 200, 150).save(whole, "JPEG")

@@ -1,5 +1,6 @@
 """Contrastive attention: the formulas on hand-made maps, a naive float64 reference, and every option."""
 
+import hashlib
 import json
 import math
 from dataclasses import replace
@@ -64,7 +65,10 @@ def test_random_masks_are_nested_over_rho_and_follow_the_seed():
     question = ask(3, "?")
     assert sample_seed(0, question) == sample_seed(0, replace(question, length=99))
     seeds = {sample_seed(0, question), sample_seed(1, question), sample_seed(0, replace(question, doc_id=4))}
-    assert len(seeds | {sample_seed(0, replace(question, task="other"))}) == 4
+    seeds |= {sample_seed(0, replace(question, task="other")), sample_seed(0, replace(question, repeat=1))}
+    assert len(seeds | {sample_seed(0, replace(question, repeat=2))}) == 6
+    # What was answered before repeats were numbered comes out again.
+    assert sample_seed(0, question) == int.from_bytes(hashlib.sha256(b"0|toy|3").digest()[:8], "big") >> 1
 
 
 def decide(reads, *, kinds=None, dtype=torch.float64, **options):
