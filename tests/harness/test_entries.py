@@ -229,7 +229,10 @@ def test_loglikelihoods_are_refused(make, log):
             {"attn_implementation": "eager"},
             "attn_implementation=eager is not allowed. Allowed: sdpa, flash_attention_2",
         ),
-        ({"conversation": "vicuna"}, "conversation=vicuna is not allowed. Allowed: vicuna_v1, processor"),
+        (
+            {"conversation": "vicuna"},
+            "conversation=vicuna is not allowed. Allowed: vicuna_v1, chatml_direct",
+        ),
         ({"batch_size": "auto"}, "batch_size=auto"),
         ({"batch_size": 0}, "batch_size=0 is not allowed"),
         ({"trace": "/dev/null/trace.jsonl"}, "trace=/dev/null/trace.jsonl cannot be written"),
