@@ -97,6 +97,18 @@ class Entry(lmms):  # type: ignore[misc]
 
     def clean(self) -> None:
         """Keeps the model: the harness calls this after each generation, and one entry may serve several runs."""
+    @property
+    def chat_template(self) -> Never:
+        """Refuses: the harness asks for it with `--apply_chat_template`, to write few-shot examples itself."""
+        with ends_the_process():
+            raise OptionError(
+                "--apply_chat_template (and --fewshot_as_multiturn) is not supported: entries write prompts "
+                "themselves. Leave it out; --model_args conversation=processor takes the checkpoint's own template."
+            )
+        raise AssertionError  # ends_the_process has ended it
+
+    apply_chat_template = chat_template  # the name by which the harness asks once more
+
 
     def generate_until(self, requests: Sequence[Instance]) -> list[GenerationResult]:
         """Answers all requests of all tasks; one result per request, in their order."""

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 from lmms_eval.api.instance import Instance
+from lmms_eval.loggers import EvaluationTracker
 from lmms_eval.models import MODEL_REGISTRY_V2
 from loguru import logger
 from PIL import Image
@@ -220,6 +221,19 @@ def test_loglikelihoods_are_refused(make, log):
 # ---- options, before any weight is read -----------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("options", "message"),
+@pytest.mark.parametrize("more", [{}, {"fewshot_as_multiturn": True}])
+@pytest.mark.parametrize("tracked", [False, True])
+def test_the_harnesss_way_with_chat_templates_is_refused(make, evaluate, log, tmp_path, tracked, more):
+    """The harness asks by another name where it writes results."""
+    if tracked:
+        more = {**more, "evaluation_tracker": EvaluationTracker(output_path=str(tmp_path))}
+    with pytest.raises(SystemExit) as ended:
+        evaluate(make(), ("gqa",), apply_chat_template=True, **more)
+    assert ended.value.code == 1
+    assert "--apply_chat_template (and --fewshot_as_multiturn) is not supported" in log.getvalue()
+    assert "conversation=processor" in log.getvalue()
+
+
     [
         ({"pretrained": "./nowhere"}, "there is no such folder"),
         ({"rho": 2}, "Unknown option 'rho'"),
