@@ -30,6 +30,8 @@ class RunOptions:
     def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise OptionError(f"batch_size={self.batch_size} is not allowed. Allowed: 1 and more.")
+        if self.trace == "":
+            raise OptionError("trace= is not allowed. Allowed: a file, like trace.jsonl, or None.")
 
 
 @dataclass(frozen=True)

@@ -17,12 +17,14 @@ class Trace:
         file: The file; each process of a run needs one of its own.
 
     Raises:
-        InputError: The file holds something already, or cannot be written.
+        InputError: It is a folder, holds something already, or cannot be written.
     """
 
     def __init__(self, file: str) -> None:
         self.path = Path(file)
         try:
+            if self.path.is_dir():
+                raise InputError(f"trace={file} is a folder. Name a file, like {self.path / 'trace.jsonl'}.")
             self.path.parent.mkdir(parents=True, exist_ok=True)
             if self.path.exists() and self.path.stat().st_size:
                 raise InputError(f"trace={file} holds an earlier run's records. Name another file, or remove it.")

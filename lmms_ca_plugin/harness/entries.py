@@ -11,6 +11,7 @@ import time
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, ClassVar, Never
 
 import torch
@@ -55,8 +56,9 @@ class Entry(lmms):  # type: ignore[misc]
                     f"{self._called} stands for {fixed[0]}={self.entry.options[fixed[0]]}, so it takes no "
                     f"{fixed[0]}. Take {model_ids(self.entry.method)[0]} to set it."
                 )
-            if int(os.environ.get("WORLD_SIZE", "1")) > 1 and "trace" in run:
-                run["trace"] = f"{run['trace']}.rank{os.environ['RANK']}"
+            carried_out = options.build(RunOptions, {**run, "batch_size": batch_size})
+            if int(os.environ.get("WORLD_SIZE", "1")) > 1 and carried_out.trace is not None:
+                carried_out = replace(carried_out, trace=f"{carried_out.trace}.rank{os.environ['RANK']}")
             self.checkpoint = options.build(CheckpointOptions, checkpoint)
             chosen = {**self.entry.options, **method}
             self.engine = Engine.load(
@@ -64,7 +66,7 @@ class Entry(lmms):  # type: ignore[misc]
                 method_class.from_options(options_of(self.checkpoint.pretrained, self.entry.method, chosen)),
                 self.checkpoint,
                 options.build(InputOptions, inputs),
-                options.build(RunOptions, {**run, "batch_size": batch_size}),
+                carried_out,
                 is_main=os.environ.get("RANK", "0") == "0",
             )
         self.seconds = 0.0
@@ -95,8 +97,6 @@ class Entry(lmms):  # type: ignore[misc]
         )
         return {"lmms_ca": {**record, **cost(engine.family, self.seconds), "samples": self.samples}}
 
-    def clean(self) -> None:
-        """Keeps the model: the harness calls this after each generation, and one entry may serve several runs."""
     @property
     def chat_template(self) -> Never:
         """Refuses: the harness asks for it with `--apply_chat_template`, to write few-shot examples itself."""
@@ -109,6 +109,8 @@ class Entry(lmms):  # type: ignore[misc]
 
     apply_chat_template = chat_template  # the name by which the harness asks once more
 
+    def clean(self) -> None:
+        """Keeps the model: the harness calls this after each generation, and one entry may serve several runs."""
 
     def generate_until(self, requests: Sequence[Instance]) -> list[GenerationResult]:
         """Answers all requests of all tasks; one result per request, in their order."""

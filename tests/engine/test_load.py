@@ -160,3 +160,11 @@ def test_an_earlier_trace_is_not_overwritten(tmp_path):
     (tmp_path / "trace.jsonl").write_text("{}\n")
     with pytest.raises(InputError, match="holds an earlier run's records"):
         Trace(str(tmp_path / "trace.jsonl"))
+
+
+def test_a_folder_is_no_trace(tmp_path):
+    """The advice for a file is to remove it."""
+    with pytest.raises(InputError, match=f"trace={tmp_path} is a folder. Name a file, like {tmp_path / 'trace.jsonl'}"):
+        Trace(str(tmp_path))
+    with pytest.raises(OptionError, match=r"trace= is not allowed. Allowed: a file, like trace.jsonl, or None"):
+        RunOptions(trace="")

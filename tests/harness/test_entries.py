@@ -96,6 +96,15 @@ def test_the_result_file_records_every_setting(make, evaluate):
     assert record["samples"] == 15 and record["seconds"] > 0
 
 
+@pytest.mark.parametrize(("typed", "written"), [("t.jsonl", ["t.jsonl.rank1"]), ("None", [])])
+def test_each_process_has_a_trace_of_its_own(make, monkeypatch, tmp_path, typed, written):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    make(trace=typed)
+    assert [file.name for file in tmp_path.iterdir()] == written
+
+
 def test_the_trace_has_a_line_per_sample(make, evaluate, tmp_path):
     file = tmp_path / "trace.jsonl"
     results = evaluate(make("Chat_contrastive", batch_size=4, **LAYERS, trace=str(file)), ("gqa", "docvqa_val"))
@@ -212,15 +221,6 @@ def test_what_the_chat_form_would_drop_is_refused(make, log):
     assert ready(make("Simple_vanilla")).generate_until([kept])
 
 
-def test_loglikelihoods_are_refused(make, log):
-    with pytest.raises(SystemExit):
-        make().loglikelihood([request("Chat", None)])
-    assert "task toy asks for log-likelihoods" in log.getvalue()
-
-
-# ---- options, before any weight is read -----------------------------------------------------------------------------
-@pytest.mark.parametrize(
-    ("options", "message"),
 @pytest.mark.parametrize("more", [{}, {"fewshot_as_multiturn": True}])
 @pytest.mark.parametrize("tracked", [False, True])
 def test_the_harnesss_way_with_chat_templates_is_refused(make, evaluate, log, tmp_path, tracked, more):
@@ -234,6 +234,15 @@ def test_the_harnesss_way_with_chat_templates_is_refused(make, evaluate, log, tm
     assert "conversation=processor" in log.getvalue()
 
 
+def test_loglikelihoods_are_refused(make, log):
+    with pytest.raises(SystemExit):
+        make().loglikelihood([request("Chat", None)])
+    assert "task toy asks for log-likelihoods" in log.getvalue()
+
+
+# ---- options, before any weight is read -----------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("options", "message"),
     [
         ({"pretrained": "./nowhere"}, "there is no such folder"),
         ({"rho": 2}, "Unknown option 'rho'"),
@@ -250,6 +259,8 @@ def test_the_harnesss_way_with_chat_templates_is_refused(make, evaluate, log, tm
         ({"batch_size": "auto"}, "batch_size=auto"),
         ({"batch_size": 0}, "batch_size=0 is not allowed"),
         ({"trace": "/dev/null/trace.jsonl"}, "trace=/dev/null/trace.jsonl cannot be written"),
+        ({"trace": "/dev"}, "trace=/dev is a folder. Name a file, like /dev/trace.jsonl"),
+        ({"trace": ""}, "trace= is not allowed. Allowed: a file"),
     ],
 )
 def test_options_that_are_refused(make, log, monkeypatch, options, message):
