@@ -27,7 +27,7 @@ from lmms_ca_plugin.engine.load import CheckpointOptions, InputOptions
 from lmms_ca_plugin.engine.requests import Request, RunOptions
 from lmms_ca_plugin.errors import GenerationError, InputError, LmmsCaError, OptionError
 from lmms_ca_plugin.harness.asked import chat_question, generation_of, numbered, simple_question, whole_pictures
-from lmms_ca_plugin.harness.record import cost, run_record, weights_of
+from lmms_ca_plugin.harness.record import cost, over_processes, run_record, weights_of
 from lmms_ca_plugin.methods import MethodEntry, load_method, method_entries, model_ids
 
 
@@ -71,6 +71,7 @@ class Entry(lmms):  # type: ignore[misc]
             )
         self.seconds = 0.0
         self.samples = 0
+        self.took: dict[str, Any] = {}  # by all processes, once all have answered
 
     @property
     def device(self) -> torch.device:
@@ -95,7 +96,7 @@ class Entry(lmms):  # type: ignore[misc]
             self.checkpoint,
             weights_of(self.checkpoint),
         )
-        return {"lmms_ca": {**record, **cost(engine.family, self.seconds), "samples": self.samples}}
+        return {"lmms_ca": {**record, **self.took}}
 
     @property
     def chat_template(self) -> Never:
@@ -110,7 +111,14 @@ class Entry(lmms):  # type: ignore[misc]
     apply_chat_template = chat_template  # the name by which the harness asks once more
 
     def clean(self) -> None:
-        """Keeps the model: the harness calls this after each generation, and one entry may serve several runs."""
+        """Adds up what all processes took, and keeps the model: one entry may serve several runs.
+
+        The harness calls this once in every process when all have answered. It may not ask a process to generate at
+        all, e.g. where its response cache holds every answer, so there is no other place where all meet; the record
+        is read in the first process alone.
+        """
+        with ends_the_process():
+            self.took = over_processes({**cost(self.engine.family, self.seconds), "samples": self.samples})
 
     def generate_until(self, requests: Sequence[Instance]) -> list[GenerationResult]:
         """Answers all requests of all tasks; one result per request, in their order."""

@@ -6,6 +6,7 @@ from importlib.metadata import version
 from typing import Any
 
 import torch
+from torch import distributed
 
 from lmms_ca_plugin.engine.budget import GIB
 from lmms_ca_plugin.engine.fingerprint import checkpoint_sha
@@ -91,6 +92,28 @@ def cost(family: Family, seconds: float) -> dict[str, Any]:
     """
     peaks = [torch.cuda.max_memory_allocated(device) for device in _gpus(family)]
     return {"seconds": seconds, "peak_memory_gib": sum(peaks) / GIB if peaks else None}
+
+
+def over_processes(own: dict[str, Any]) -> dict[str, Any]:
+    """Adds up what the processes of a run took; all of them must call this, or those that do wait for ever.
+
+    Args:
+        own: This process's `seconds`, `samples` and `peak_memory_gib`.
+
+    Returns:
+        The same of the run: of the slowest process, of all, of all; and `world_size`, how many they are.
+    """
+    each = [own]
+    if distributed.is_available() and distributed.is_initialized():
+        each *= distributed.get_world_size()
+        distributed.all_gather_object(each, own)
+    peaks = [one["peak_memory_gib"] for one in each if one["peak_memory_gib"] is not None]
+    return {
+        "world_size": len(each),
+        "seconds": max(one["seconds"] for one in each),
+        "samples": sum(one["samples"] for one in each),
+        "peak_memory_gib": sum(peaks) if peaks else None,
+    }
 
 
 def _gpus(family: Family) -> list[torch.device]:

@@ -16,6 +16,8 @@ from toys import photo
 
 from lmms_ca_plugin.engine.engine import Engine
 from lmms_ca_plugin.errors import OptionError
+from lmms_ca_plugin.harness import entries
+from lmms_ca_plugin.harness.record import over_processes
 from lmms_ca_plugin.methods import method_entries
 
 SIX = ("gqa", "vqav2_val", "ok_vqa_val2014", "vizwiz_vqa_val", "textvqa_val", "docvqa_val")
@@ -93,7 +95,40 @@ def test_the_result_file_records_every_setting(make, evaluate):
     assert (record["seed"], record["batch_size"], record["dtype"], record["device"]) == (3, 4, "float32", "cpu")
     assert (record["conversation"], record["image_aspect_ratio"]) == ("vicuna_v1", "pad")
     assert set(record["versions"]) == {"plugin", "lmms_eval", "transformers", "torch"}
-    assert record["samples"] == 15 and record["seconds"] > 0
+    assert record["samples"] == 15 and record["seconds"] > 0 and record["peak_memory_gib"] is None
+    assert record["world_size"] == 1
+
+
+@pytest.mark.parametrize(("peaks", "peak"), [((None, None), None), ((2.0, 3.0), 5.0)])
+def test_the_record_is_of_all_processes(monkeypatch, peaks, peak):
+    each = [
+        {"seconds": seconds, "samples": samples, "peak_memory_gib": memory}
+        for seconds, samples, memory in zip((4.0, 7.0), (12, 10), peaks, strict=True)
+    ]
+
+    def gather(everyone, own):
+        assert own == each[0]
+        everyone[:] = each
+
+    monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)
+    monkeypatch.setattr("torch.distributed.get_world_size", lambda: 2)
+    monkeypatch.setattr("torch.distributed.all_gather_object", gather)
+    assert over_processes(each[0]) == {"world_size": 2, "seconds": 7.0, "samples": 22, "peak_memory_gib": peak}
+
+
+def test_processes_meet_once_also_where_one_is_asked_nothing(make, monkeypatch):
+    """The harness skips generate_until where its cache holds every answer; a gather in there would wait for ever."""
+    met = []
+    monkeypatch.setattr(entries, "over_processes", lambda own: met.append(own) or own)
+    entry = ready(make())
+    entry.generate_until([request("Chat", photo("cat", 50, 50))])
+    entry.generate_until([request("Chat", photo("cat", 50, 50), doc_id=1)])
+    assert not met
+    entry.clean()
+    idle = make()
+    idle.clean()
+    assert [own["samples"] for own in met] == [2, 0]
+    assert entry.batch_sizes["lmms_ca"]["samples"] == 2 and idle.batch_sizes["lmms_ca"]["seconds"] == 0
 
 
 @pytest.mark.parametrize(("typed", "written"), [("t.jsonl", ["t.jsonl.rank1"]), ("None", [])])
