@@ -42,7 +42,8 @@ class Generation:
             )
         if not 0 <= self.temperature < math.inf:
             raise OptionError(f"temperature={self.temperature} is not allowed. Allowed: 0 (greedy) and more.")
-        if not 0 < self.top_p <= 1:
+        # Greedy decoding does not ask for it, and tasks of the harness that decode so say 0.
+        if not 0 <= self.top_p <= 1 or (self.top_p == 0 and self.temperature > 0):
             raise OptionError(f"top_p={self.top_p} is not allowed. Allowed: above 0, up to 1.")
         if self.num_beams < 1:
             raise OptionError(f"num_beams={self.num_beams} is not allowed. Allowed: 1 and more.")

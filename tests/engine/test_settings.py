@@ -25,6 +25,7 @@ from lmms_ca_plugin.methods.contrastive import Contrastive
         ({"until": "x", "max_new_tokens": 32}, Generation(32, ("x",))),
         ({"temperature": 0, "top_p": 1.0, "num_beams": 1, "do_sample": False}, Generation()),
         ({"temperature": 0.7, "top_p": 0.9}, Generation(temperature=0.7, top_p=0.9)),
+        ({"temperature": 0, "top_p": 0}, Generation(top_p=0.0)),
         ({"do_sample": True}, Generation(temperature=1.0)),
         # --gen_kwargs temperature=0.7 where the task's file says do_sample: false; llava_hf samples there, too
         ({"do_sample": False, "temperature": 0.7}, Generation(temperature=0.7)),
