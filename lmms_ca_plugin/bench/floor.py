@@ -59,9 +59,10 @@ class Floor:
 def two_picture_floor(
     family: Family, questions: Sequence[Question], logs: Sequence[Mapping[str, Any]], new_tokens: int
 ) -> Floor:
-    """Counts ViCrop's `rel_att`: maps of two prompts up to the map's block, then an answer about picture and crop.
+    """Counts ViCrop's `rel_att`: maps of two prompts, then an answer about picture and crop.
 
-    The two prompts differ only behind the picture, so its positions pass once. The crop passes the vision tower too.
+    The two prompts differ only behind the picture, so its positions pass once, and all pass the blocks below the map's.
+    Of that one the keys are needed, and one position's queries. The crop passes the vision tower too.
 
     Args:
         family: The loaded checkpoint, a LLaVA-1.5.
@@ -75,11 +76,24 @@ def two_picture_floor(
         _, general = _lengths(family, _changed(question, text=GENERAL_REQUEST))
         longer = sum(_lengths(family, _changed(question, times=2)))
         vanilla += picture_work(family) + _answer(family, start + asked, new_tokens)
-        blocks = log["map_layer"] + 1
+        block = log["map_layer"]
         method += picture_work(family) + picture_work(family) + _answer(family, longer, new_tokens)
-        method += _passes(family, blocks, start, 0)
-        method += _passes(family, blocks, asked, start) + _passes(family, blocks, general, start)
+        method += _passes(family, block, start, 0) + _keys(family, start)
+        for text in (asked, general):
+            method += _passes(family, block, text, start) + _keys(family, text) + _last_weights(family, start + text)
     return Floor(vanilla, method)
+
+
+def _keys(family: Family, tokens: int) -> Work:
+    """Counts positions of which a block computes the keys alone."""
+    trunk = family.trunk
+    return Work(tokens, 0, tokens * trunk.hidden_size * trunk.num_key_value_heads * trunk.head_size)
+
+
+def _last_weights(family: Family, keys: int) -> Work:
+    """Counts one position's queries, and its attention's weights over so many keys."""
+    trunk = family.trunk
+    return Work(operations=trunk.num_heads * trunk.head_size * (trunk.hidden_size + keys))
 
 
 def _changed(question: Question, text: str | None = None, times: int = 1) -> Question:

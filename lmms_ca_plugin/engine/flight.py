@@ -73,7 +73,8 @@ class Flight:
     ) -> None:
         self.family, self.prompt, self.parts, self.cache = family, prompt, parts, cache
         self.seeds = [seed for part in parts for seed in part.seeds]
-        self.whole = False  # whether the last block does for every position what the last one alone is asked for
+        self.end = self._last  # the block behind which the last position alone is looked at, if anything is
+        self.whole = False  # whether that block does for every position what the last one alone is asked for
         self._entering = entering
         self._positions = torch.cat([part.take(prompt.positions) for part in parts])  # (r, s)
         padding = torch.cat([part.take(prompt.padding) for part in parts])  # (r, s)
@@ -163,7 +164,7 @@ class Flight:
         states, on_input = self._edited(block, states, step)
         own = [(part, rows) for part, rows in placed if part.first_block <= block]
         calls = list(calls_of(own, block, step.padding, step.prefill))
-        narrow = self._narrow(block, states, step)
+        narrow = self._narrow(block, states)
         for call, _part in calls:
             call.last_only = narrow is not None
         with ExitStack() as attached:
@@ -207,9 +208,9 @@ class Flight:
         added = self._factors(block, "added", states) if step.prefill else None
         return after if added is None else torch.lerp(states, after, added[..., None].to(states))  # (r, s, e)
 
-    def _narrow(self, block: int, states: Tensor, step: Step) -> Narrow | None:
-        """Behind the last block the last position alone is looked at, unless the model adds something there."""
-        at_the_end = block == self._last and step.prefill and states.shape[1] > 1
+    def _narrow(self, block: int, states: Tensor) -> Narrow | None:
+        """Behind the end the last position alone is looked at, unless the model adds something there."""
+        at_the_end = block == self.end and states.shape[1] > 1
         if not at_the_end or self.whole or block in self.family.trunk.added_after:
             return None
         return self.family.narrow(block)

@@ -1,8 +1,9 @@
 """The passes a method's `prepare` may ask for, before the answering pass: attention and gradients over a picture.
 
 Rule: only what depends on the question is computed per question. The vision tower runs once per picture. Prompts that
-ask different things of one picture share the keys and values of everything up to the end of the picture. A gradient by
-the last token's attention needs no graph but that token's own: behind the block nothing else depends on it.
+ask different things of one picture share the keys and values of everything up to the end of the picture. A map of
+attention needs of its own block no more than keys, and the last token's queries. A gradient by the last token's
+attention needs no graph but that token's own: behind the block nothing else depends on it.
 
 Axis letters: b samples, s prompt positions, p positions up to the picture's end, m positions after it, e hidden size,
 h heads, v vocabulary.
@@ -60,6 +61,7 @@ class MapPasses:
 
     def _attention(self, prompt: Prompt, block: int) -> Tensor:
         run = Run(self.family, Plan(reads=(Read(block),)), prompt, new_tokens=0)
+        run.end = block
         with run.attached():
             run.run_blocks(0, block + 1, prompt.states, run.begin())
         return run.reads[Read(block)]
@@ -68,6 +70,7 @@ class MapPasses:
         start = splits[0].start
         longest = max(split.rest.states.shape[1] for split in splits)
         run = Run(self.family, Plan(reads=(Read(block),)), start, new_tokens=longest)
+        run.end = block
         weights = []
         with run.attached():
             run.run_blocks(0, block + 1, start.states, replace(run.begin(), prefill=False))

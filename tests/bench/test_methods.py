@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from lmms_ca_plugin.bench import models, targets
 from lmms_ca_plugin.bench.estimate import Estimate, overall
-from lmms_ca_plugin.bench.floor import two_picture_floor
+from lmms_ca_plugin.bench.floor import decoding_work, picture_work, prompt_work, two_picture_floor
 from lmms_ca_plugin.bench.memory import peak_of
 from lmms_ca_plugin.bench.methods import BenchOptions, Cost, measure
 from lmms_ca_plugin.bench.pairs import Pair
@@ -19,6 +19,7 @@ from lmms_ca_plugin.bench.report import as_table, remarks
 from lmms_ca_plugin.bench.sides import NaiveSide, make_questions
 from lmms_ca_plugin.cli import build
 from lmms_ca_plugin.errors import LmmsCaError, OptionError
+from lmms_ca_plugin.families._contract import Message
 from lmms_ca_plugin.methods import method_names
 from lmms_ca_plugin.tiny import TinySettings
 
@@ -181,6 +182,25 @@ def test_the_floor_counts_two_pictures_and_the_map_passes(family):
     maps = start + (len(ids) - start) + (len(ids) - start - asked + general)
     assert floor.method.block_tokens == pytest.approx(32 * longer + 15 * maps, abs=15)  # a piece may join its neighbour
     assert 1.5 < floor.ratio < 3
+
+
+def test_the_maps_block_is_asked_for_keys_and_two_queries(family):
+    (question,) = make_questions(1, seed=0)
+    message = question.read()[0]
+
+    def length(text, pictures):
+        asked = Message("user", text, message.pictures * pictures)
+        return family.encode([replace(question, conversation=lambda: (asked,))]).input_ids.shape[1]
+
+    asked, general = length(message.text, 1), length("Write a general description of the image.", 1)
+    longer = length(message.text, 2)
+    floor = two_picture_floor(family, [question], [{"map_layer": 0}], new_tokens=1)
+    answer = prompt_work(family, longer) + decoding_work(family, longer, 1)
+    maps = floor.method - (picture_work(family) + picture_work(family) + answer)
+    start = int((family.encode([question]).input_ids[0] == family.trunk.image_token_id).nonzero()[-1]) + 1
+    attention = family.blocks[0].self_attn
+    keys = attention.k_proj.weight.numel() * (asked + general - start)
+    assert maps.operations == keys + 2 * attention.q_proj.weight.numel() + 32 * (asked + general)
 
 
 def test_a_second_new_token_passes_every_block_once(family):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -107,6 +108,25 @@ def test_what_the_prompts_share_passes_once_and_no_later_block_at_all(family):
     shared = len(asked.input_ids[0]) - after[0]
     assert counts[: BLOCK + 1] == [shared + sum(after)] * (BLOCK + 1)
     assert counts[BLOCK + 1 :] == [0] * (family.trunk.num_blocks - BLOCK - 1)
+
+
+@pytest.mark.parametrize(("shared", "passes_of"), [(True, 3), (False, 2)])
+def test_the_maps_block_makes_keys_everywhere_and_the_rest_at_one_position(family, monkeypatch, shared, passes_of):
+    if not shared:
+        monkeypatch.setattr(module._Split, "same_start", lambda self, other: False)
+    passes, block, positions = make_passes(family), family.blocks[BLOCK], Counter()
+    batches = seen(passes, QUESTIONS[:1], GENERAL[:1])
+    parts = {"queries": block.self_attn.q_proj, "keys": block.self_attn.k_proj, "mlp": block.mlp}
+    handles = [
+        part.register_forward_hook(lambda _module, _inputs, out, name=name: positions.update({name: out.shape[1]}))
+        for name, part in parts.items()
+    ]
+    try:
+        passes.attention(batches, BLOCK)
+    finally:
+        for handle in handles:
+            handle.remove()
+    assert (positions["queries"], positions["mlp"]) == (passes_of, passes_of) and positions["keys"] > 60
 
 
 def test_sharing_changes_nothing(family, monkeypatch):
