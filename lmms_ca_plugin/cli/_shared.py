@@ -118,9 +118,9 @@ def asked_of(
 
 
 def show(table: pd.DataFrame, title: str) -> Table:
-    """Shows a tidy table: a row per variant, a column per task, scores with half their interval, differences below."""
+    """Shows a tidy table: a row per variant, a column per task, scores with their intervals, and differences."""
     tasks = list(dict.fromkeys(table["task"]))
-    shown = Table("variant", *tasks, title=f"{title}: percent ± half the 95 % interval (difference to vanilla)")
+    shown = Table("variant", *tasks, title=f"{title}: percent [95 % interval] (difference to vanilla)")
     for variant, rows in table.groupby("variant", sort=False):
         by_task = {row["task"]: row for _, row in rows.iterrows()}
         shown.add_row(str(variant), *(_cell(by_task[task]) if task in by_task else "" for task in tasks))
@@ -128,8 +128,7 @@ def show(table: pd.DataFrame, title: str) -> Table:
 
 
 def _cell(row: pd.Series[float]) -> str:
-    half = (row["ci95_high"] - row["ci95_low"]) / 2
-    text = f"{row['score']:.1f} ± {half:.1f}"
+    text = f"{row['score']:.1f} [{row['ci95_low']:.1f}, {row['ci95_high']:.1f}]"
     if row["delta"] == row["delta"]:  # a number: vanilla has none
         text += f" ({row['delta']:+.1f}{'*' if row['p_holm'] < ALPHA else ''})"
     return text

@@ -20,7 +20,8 @@ from typing import Any
 from lmms_ca_plugin.errors import InputError
 
 _RESULTS = re.compile(r"(?P<date>.+)_results\.json")
-_NEEDED = ("results", "configs", "versions", "higher_is_better", "n-samples", "config", "date")
+_OBJECTS = ("results", "configs", "versions", "higher_is_better", "n-samples", "config")
+_NEEDED = (*_OBJECTS, "date")
 _SAMPLES = re.compile(r"(?P<date>\d{8}_\d{6})_samples_(?P<task>.+)\.jsonl")
 
 
@@ -117,6 +118,9 @@ def load_results(path: Path) -> dict[str, Any]:
     missing = [key for key in _NEEDED if key not in content]
     if missing:
         raise InputError(f"{path} lacks {', '.join(missing)}: it is no results file of lmms-eval 0.7.")
+    for key in _OBJECTS:
+        if not isinstance(content[key], dict):
+            raise InputError(f"{path}: its {key} is no JSON object: it is no results file of lmms-eval 0.7.")
     return content
 
 

@@ -108,7 +108,7 @@ def provenance(results: Mapping[str, Any]) -> Provenance:
     config = results["config"]
     record, typed = own_record(config), split_args(config.get("model_args") or "")
     args = {key: value for key, value in typed.items() if key not in _CARRIED_OUT}
-    args |= {key: spell(value) for key, value in record.get("parameters", {}).items() if value is not None}
+    args |= {key: spell(value) for key, value in (record.get("parameters") or {}).items() if value is not None}
     inputs = {name: str(record[name]) for name in _INPUTS if record.get(name)}
     if config.get("gen_kwargs"):
         inputs["gen_kwargs"] = str(config["gen_kwargs"])

@@ -269,6 +269,11 @@ def test_half_written_results(broken):
         ('{"results": {}}', r"lacks configs, versions.*no results file of lmms-eval"),
         ("null", r"_results\.json holds null, which is no JSON object: it is no results file of lmms-eval"),
         ("[1, 2]", r"_results\.json holds \[1, 2\], which is no JSON object"),
+        (
+            '{"results": {}, "configs": null, "versions": {}, "higher_is_better": {}, "n-samples": {}, "config": {}, '
+            '"date": ""}',
+            r"_results\.json: its configs is no JSON object",
+        ),
     ],
 )
 def test_no_results_of_the_harness(broken, content, message):
