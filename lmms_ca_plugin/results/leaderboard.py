@@ -64,7 +64,7 @@ def _baseline_of(run: TaskRun, runs: Sequence[TaskRun], method: str) -> TaskRun 
     Raises:
         InputError: The documents bear the same ids but are others.
     """
-    same = [other for other in _baselines(run, runs, method) if not _asked_otherwise(run, other)]
+    same = [other for other in _baselines(run, runs, method) if not _origin(run).asked_otherwise(_origin(other))]
     base = max(same, key=lambda other: _origin(other).date, default=None)
     if base is not None and not run.documents["identity"].equals(base.documents["identity"]):
         raise InputError(f"{run.source} and its baseline {base.source} bear the same ids but other questions.")
@@ -83,12 +83,6 @@ def _baselines(run: TaskRun, runs: Sequence[TaskRun], method: str) -> list[TaskR
         and other.task == run.task
         and other.documents.index.equals(run.documents.index)
     ]
-
-
-def _asked_otherwise(run: TaskRun, other: TaskRun) -> list[str]:
-    """Lists the inputs in which two runs are known to differ."""
-    mine, its = _origin(run).inputs, _origin(other).inputs
-    return sorted(name for name in mine.keys() & its.keys() if mine[name] != its[name])
 
 
 def _differences(
@@ -113,9 +107,9 @@ def _unpaired(kept: Sequence[TaskRun], runs: Sequence[TaskRun], method: str) -> 
     notes = []
     for run in kept:
         others = _baselines(run, runs, method)
-        if others and all(_asked_otherwise(run, other) for other in others):
-            names = ", ".join(_asked_otherwise(run, others[-1]))
-            notes.append(f"{run.source}: no difference, because {method} was run with another {names}.")
+        ways = [_origin(run).asked_otherwise(_origin(other)) for other in others]
+        if ways and all(ways):
+            notes.append(f"{run.source}: no difference, because {method} was run with another {', '.join(ways[-1])}.")
     return notes
 
 

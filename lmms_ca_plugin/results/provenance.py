@@ -10,7 +10,7 @@ import json
 import re
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from lmms_ca_plugin.options import spell, split_args
@@ -43,7 +43,6 @@ class Provenance:
     revision: str
     method: str
     method_args: str
-    inputs: Mapping[str, str]
     entry: str
     seconds: float | None
     samples_per_second: float | None
@@ -59,6 +58,12 @@ class Provenance:
     commit: str
     date: str
     command: str
+    inputs: Mapping[str, str] = field(default_factory=dict)
+
+    def asked_otherwise(self, other: Provenance) -> list[str]:
+        """Lists the inputs in which two runs are known to differ."""
+        mine, its = self.inputs, other.inputs
+        return sorted(name for name in mine.keys() & its.keys() if mine[name] != its[name])
 
 
 def _command(cli: Mapping[str, Any]) -> str:

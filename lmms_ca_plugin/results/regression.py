@@ -208,6 +208,8 @@ def _pair(before: TaskRun, after: TaskRun) -> _Paired:
         for side, run in (("baseline", before), ("candidate", after))
         if not run.version
     ]
+    if before.provenance and after.provenance and (names := before.provenance.asked_otherwise(after.provenance)):
+        notes.append(f"run with another {', '.join(names)}, so that the difference is not the model's alone")
     if asked := int((left["prompt"] != right["prompt"]).sum()):
         notes.append(f"the prompts differ in {asked} documents, so that the difference is not the model's alone")
     if not pair.improved and not pair.worsened:

@@ -13,6 +13,7 @@ from lmms_ca_plugin.atomic import write_atomically
 from lmms_ca_plugin.errors import InputError
 from lmms_ca_plugin.results.leaderboard import build, leaderboard
 from lmms_ca_plugin.results.published import SETS, published_value, tables
+from lmms_ca_plugin.results.regression import compare
 from lmms_ca_plugin.results.runs import read_runs
 from lmms_ca_plugin.results.schema import COLUMNS, escape, read_csv, to_csv
 from lmms_ca_plugin.results.statistics import mean_interval, paired_difference
@@ -122,6 +123,7 @@ def test_holm_is_the_same_however_runs_are_fed_in(tmp_path):
     assert all(row["p_holm"] == pytest.approx(3 * row["p_value"]) for row in repeated), "a repeat is no other task"
 
 
+OTHER = {"conversation": "processor", "dtype": "bfloat16"}
 INPUTS = {"conversation": "vicuna_v1", "image_aspect_ratio": "pad", "dtype": "float32"}
 
 
@@ -157,6 +159,14 @@ def test_a_difference_is_to_the_baseline_that_was_asked_alike(tmp_path, inputs, 
     assert delta(alike, other, ours) == delta(alike, ours) and delta(alike, ours)[0]
     none, notes = delta(other, ours)
     assert none is None and notes[0].endswith(f"no difference, because vanilla was run with another {name}.")
+
+
+def test_the_gate_notes_that_its_sides_were_asked_otherwise(tmp_path):
+    sides = [asked_as(tmp_path / name, "vanilla", BEFORE, 0, **more) for name, more in (("a", {}), ("b", OTHER))]
+    (task,) = compare(*sides).tasks
+    assert any("run with another conversation, dtype" in note for note in task.notes)
+    (task,) = compare(sides[0], sides[0]).tasks
+    assert not any("run with another" in note for note in task.notes)
 
 
 def test_other_documents_and_other_seeds_are_other_measurements(tmp_path):
