@@ -50,6 +50,12 @@ COLUMNS = {
 }
 
 
+@pytest.fixture(scope="module")
+def suite(tmp_path_factory):
+    """A suite of its own: other tests' runs leave caches in theirs."""
+    return write_suite(tmp_path_factory.mktemp("offline") / "suite")
+
+
 @pytest.fixture
 def in_suite(suite, monkeypatch, tmp_path):
     """The current directory is the suite's, the data-set cache an empty one (this process read its own at import)."""
