@@ -52,8 +52,7 @@ def from_template(processor: Any, turns: Sequence[Message]) -> str:
     Raises:
         CheckpointError: There is no template, or it cannot render them.
     """
-    template = _template(processor)
-    if template is None:
+    if not _has_template(processor):
         raise CheckpointError(
             "The checkpoint has no chat template, so that nothing says how it is to be asked. Allowed: "
             "conversation=vicuna_v1, conversation=chatml_direct, or a chat_template.jinja beside its config."
@@ -66,6 +65,7 @@ def from_template(processor: Any, turns: Sequence[Message]) -> str:
         for turn in turns
     ]
     try:
+        template = None if processor.chat_template else processor.tokenizer.get_chat_template()
         text: str = processor.apply_chat_template(given, chat_template=template, add_generation_prompt=True)
     except (TemplateError, TypeError, KeyError) as error:
         raise CheckpointError(f"The checkpoint's chat template cannot render the conversation: {error}") from error
@@ -115,11 +115,11 @@ def check_placeholder(processor: Any, conversation: str) -> None:
 
 def _asked(processor: Any) -> str | None:
     """What a checkpoint's own template makes of a question; None where it has none."""
-    return None if _template(processor) is None else from_template(processor, (Message("user", "?"),))
+    return from_template(processor, (Message("user", "?"),)) if _has_template(processor) else None
 
 
-def _template(processor: Any) -> Any:
-    return getattr(processor, "chat_template", None) or processor.tokenizer.chat_template
+def _has_template(processor: Any) -> bool:
+    return bool(processor.chat_template or processor.tokenizer.chat_template)
 
 
 def _shown(processor: Any, turn: Message) -> str:

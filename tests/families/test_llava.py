@@ -3,6 +3,7 @@
 import copy
 from dataclasses import replace
 from functools import cache
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from transformers import LlavaConfig, MistralConfig
 from lmms_ca_plugin.errors import CheckpointError, InputError, OptionError
 from lmms_ca_plugin.families import family_names, load_family
 from lmms_ca_plugin.families._contract import Kind, Message, Question, Trunk
+from lmms_ca_plugin.families._conversations import RENDERERS, Conversation
 from lmms_ca_plugin.families.llava import Llava
 from lmms_ca_plugin.families.llava_next import LlavaNext
 from lmms_ca_plugin.tiny import TinySettings, build_model, build_processor
@@ -164,6 +166,17 @@ def test_a_checkpoint_without_a_template_is_asked_as_its_trunk_was_trained(monke
     assert Llava(*spoiled(without), "vicuna_v1").image_aspect_ratio == "pad"
     monkeypatch.setattr(Trunk, "is_llama_2", True)
     assert Llava(*spoiled(without)).conversation == "vicuna_v1"
+
+
+def test_of_several_templates_the_default_one_is_taken():
+    def named(processor):
+        processor.chat_template = {"default": INSTRUCT, "tool_use": "{{ raise_exception('not this one') }}"}
+
+    assert Llava(*spoiled(named)).render((Message("user", "Hm?"),)) == "[INST] Hm? [/INST]"
+
+
+def test_every_conversation_that_may_be_typed_is_rendered():
+    assert set(RENDERERS) == set(get_args(Conversation))
 
 
 def test_a_tokenizers_template_serves_where_the_processor_has_none():
