@@ -19,12 +19,13 @@ from lmms_ca_plugin.families._conversations import Conversation
 
 Dtype = Literal["auto", "float32", "float64", "bfloat16", "float16"]
 
-# Settings of `generate` that change what a token is taken by.
-_ON_SCORES = (
-    *("repetition_penalty", "encoder_repetition_penalty", "no_repeat_ngram_size", "encoder_no_repeat_ngram_size"),
-    *("bad_words_ids", "sequence_bias", "suppress_tokens", "begin_suppress_tokens", "forced_bos_token_id"),
-    *("forced_eos_token_id", "min_length", "min_new_tokens", "exponential_decay_length_penalty", "guidance_scale"),
-)
+# Settings of `generate` that change what a token is taken by, with the value beside None that changes nothing.
+_ON_SCORES: dict[str, float | None] = {
+    **dict.fromkeys(("repetition_penalty", "encoder_repetition_penalty", "guidance_scale"), 1),
+    **dict.fromkeys(("no_repeat_ngram_size", "encoder_no_repeat_ngram_size", "min_length", "min_new_tokens"), 0),
+    **dict.fromkeys(("bad_words_ids", "sequence_bias", "suppress_tokens", "begin_suppress_tokens")),
+    **dict.fromkeys(("forced_bos_token_id", "forced_eos_token_id", "exponential_decay_length_penalty")),
+}
 
 
 @dataclass(frozen=True)
@@ -156,10 +157,8 @@ def load(checkpoint: Checkpoint, inputs: InputOptions) -> Family:
 
 def _check_generation(options: CheckpointOptions, config: GenerationConfig) -> None:
     """Refuses what `generate` would do to the scores of each token and this engine does not, whatever the method."""
-    plain = GenerationConfig()
-    asked = {name: value for name in _ON_SCORES if (value := getattr(config, name, None)) != getattr(plain, name, None)}
-    # Values that change nothing: transformers writes them in place of None.
-    asked = {name: value for name, value in asked.items() if value not in (None, 0, 1.0)}
+    values = {name: getattr(config, name, None) for name in _ON_SCORES}
+    asked = {name: value for name, value in values.items() if value not in (None, _ON_SCORES[name])}
     if asked:
         raise CheckpointError(
             f"pretrained={options.pretrained}: its generation_config.json asks for "

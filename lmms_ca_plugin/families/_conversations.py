@@ -76,24 +76,17 @@ RENDERERS = {"vicuna_v1": vicuna_v1, "chatml_direct": chatml_direct, "processor"
 
 
 def trained_on(processor: Any, trunk: Trunk) -> Conversation:
-    """Finds the conversation that a checkpoint was trained on.
+    """Finds the conversation that a checkpoint was trained on: by its template, or where it has none, by its trunk.
 
     Raises:
         CheckpointError: It has a template that cannot render a question.
     """
-    if speaks_vicuna(processor, trunk):
+    if not _has_template(processor):
+        return "vicuna_v1" if trunk.is_llama_2 else "processor"  # which then says what is missing
+    asked = from_template(processor, (Message("user", "?"),))
+    if "USER:" in asked and "ASSISTANT:" in asked:
         return "vicuna_v1"
-    return "chatml_direct" if trunk.is_yi and "<|im_start|>" in (_asked(processor) or "") else "processor"
-
-
-def speaks_vicuna(processor: Any, trunk: Trunk) -> bool:
-    """Says whether a checkpoint's turns are Vicuna's: by its template, or where it has none, by its trunk.
-
-    Raises:
-        CheckpointError: It has a template that cannot render a question.
-    """
-    asked = _asked(processor)
-    return trunk.is_llama_2 if asked is None else "USER:" in asked and "ASSISTANT:" in asked
+    return "chatml_direct" if trunk.is_yi and "<|im_start|>" in asked else "processor"
 
 
 def check_placeholder(processor: Any, conversation: str) -> None:
@@ -111,11 +104,6 @@ def check_placeholder(processor: Any, conversation: str) -> None:
             f"{', '.join(name for name in RENDERERS if name != conversation)}, or the template that belongs to the "
             "checkpoint."
         )
-
-
-def _asked(processor: Any) -> str | None:
-    """What a checkpoint's own template makes of a question; None where it has none."""
-    return from_template(processor, (Message("user", "?"),)) if _has_template(processor) else None
 
 
 def _has_template(processor: Any) -> bool:

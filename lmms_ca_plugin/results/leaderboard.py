@@ -138,28 +138,6 @@ def _row(run: TaskRun, metric: str, pair: PairedDifference | None, baseline: str
     return row | {name: getattr(origin, name) for name in (*names.split(), "commit", "date", "command")}
 
 
-def build(runs: Sequence[TaskRun], baseline: str = BASELINE, history: bool = False) -> list[Row]:
-    """Makes the rows of some runs.
-
-    Args:
-        runs: Tasks' runs.
-        baseline: The method that differences are taken to, on the same checkpoint and documents.
-        history: Keep older runs of the same measurement too.
-
-    Returns:
-        One row per run, task and metric.
-
-    Raises:
-        InputError: Versions of a task's scorer are mixed, or runs of one task asked other questions.
-    """
-    _refuse_mixed_versions(runs)
-    kept = list(runs) if history else _newest(runs)
-    found = _differences(kept, runs, baseline)
-    return adjusted(
-        [_row(run, metric, found.get((id(run), metric)), baseline) for run in kept for metric in run.metrics]
-    )
-
-
 def merge(rows: Iterable[Row], history: bool = False) -> list[Row]:
     """Merges rows of the same measurement: the newest wins, and of one run the row that has a difference.
 
@@ -206,9 +184,12 @@ def leaderboard(
         InputError: An input is not whole or does not fit the others; the file is then left as it was.
     """
     runs, notes = read_runs(paths)
-    rows = build(runs, baseline, history)
-    notes += _unpaired(runs if history else _newest(runs), runs, baseline)
-    if not history and (older := len(runs) - len(_newest(runs))):
+    _refuse_mixed_versions(runs)
+    kept = runs if history else _newest(runs)
+    found = _differences(kept, runs, baseline)
+    rows = [_row(run, metric, found.get((id(run), metric)), baseline) for run in kept for metric in run.metrics]
+    notes += _unpaired(kept, runs, baseline)
+    if older := len(runs) - len(kept):
         notes.append(f"{older} older runs of the same measurement were left out; --history keeps them.")
     before = read_csv(output) if output is not None and output.exists() else []
     merged = merge([*before, *rows], history)

@@ -13,6 +13,7 @@ import csv
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +124,8 @@ def folder() -> Path:
     raise InputError("The published tables are missing from this installation; reinstall lmms-ca.")
 
 
-def tables() -> list[PublishedRow]:
+@cache
+def tables() -> tuple[PublishedRow, ...]:
     """Reads the paper's tables.
 
     Returns:
@@ -136,7 +138,7 @@ def tables() -> list[PublishedRow]:
                 cells = {name: line[name] for name in (*SETS, "average") if line[name]}
                 method = line.get("method") or "contrastive"
                 rows.append(PublishedRow(number, line["model"], method, line.get("scope") or "", cells))
-    return rows
+    return tuple(rows)
 
 
 def not_the_papers(model: str, method: str, method_args: str, own: str | None = None) -> tuple[str, ...]:

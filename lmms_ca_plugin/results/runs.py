@@ -15,6 +15,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ class TaskRun:
         """The main metric's name."""
         return self.metrics[0]
 
-    @property
+    @cached_property
     def asked(self) -> str:
         """A digest of which documents these are: their ids and what they were."""
         identities = self.documents["identity"].sort_index()

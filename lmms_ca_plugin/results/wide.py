@@ -19,6 +19,7 @@ from typing import Literal
 import pandas as pd
 
 from lmms_ca_plugin.errors import InputError
+from lmms_ca_plugin.options import split_args
 from lmms_ca_plugin.results.markdown import as_markdown
 from lmms_ca_plugin.results.multiplicity import ALPHA
 from lmms_ca_plugin.results.published import SETS, benchmark_of, published_average
@@ -35,7 +36,7 @@ _TITLES = {
     "textvqa": "TextVQA",
     "docvqa": "DocVQA",
 }
-_HEADER = ("Model", "Method", *_TITLES.values(), "Average")
+_HEADER = ("Model", "Method", *(_TITLES[name] for name in SETS), "Average")
 _MARK = "*"
 _OTHERS = "the harness's own"
 
@@ -101,7 +102,7 @@ def _names(keys: Sequence[tuple[str, ...]]) -> dict[tuple[str, ...], str]:
 
 def _own(variant: str, variants: Sequence[str]) -> list[str]:
     """The options of a variant that more than half of the variants do not share; one that it lacks is `no ...`."""
-    given = [dict(option.partition("=")[::2] for option in args.split(",") if option) for args in variants]
+    given = [split_args(args) for args in variants]
     mine, own = given[variants.index(variant)], []
     for name in sorted({name for options in given for name in options}):
         value = mine.get(name)

@@ -113,6 +113,9 @@ def test_what_generate_would_do_to_scores_is_refused(copied):
     file.write_text(json.dumps({**plain, "temperature": 0.2, "do_sample": True, "repetition_penalty": 1.2}))
     with pytest.raises(CheckpointError, match=r"asks for repetition_penalty=1.2, which changes tokens' scores"):
         opened(copied)
+    file.write_text(json.dumps({**plain, "min_new_tokens": 1}))  # 1 is no more neutral there than 0 is for a penalty
+    with pytest.raises(CheckpointError, match=r"asks for min_new_tokens=1, which"):
+        opened(copied)
     file.write_text(json.dumps({**plain, "temperature": 0.2, "do_sample": True, "repetition_penalty": 1.0}))
     opened(copied)  # how tokens are drawn is the task's to say
 

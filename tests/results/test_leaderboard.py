@@ -11,10 +11,9 @@ from harness_files import flipped, task_samples, write_run
 
 from lmms_ca_plugin.atomic import write_atomically
 from lmms_ca_plugin.errors import InputError
-from lmms_ca_plugin.results.leaderboard import build, leaderboard
+from lmms_ca_plugin.results.leaderboard import leaderboard
 from lmms_ca_plugin.results.published import SETS, published_value, tables
 from lmms_ca_plugin.results.regression import compare
-from lmms_ca_plugin.results.runs import read_runs
 from lmms_ca_plugin.results.schema import COLUMNS, escape, read_csv, to_csv
 from lmms_ca_plugin.results.statistics import mean_interval, paired_difference
 
@@ -371,7 +370,7 @@ def test_published_stands_in_the_main_row_only(tmp_path):
     content["results"]["ca_gqa"]["word_overlap,none"] = 0.6
     content["higher_is_better"]["ca_gqa"]["word_overlap"] = True
     path.write_text(json.dumps(content))
-    published = {row["metric"]: row.get("published") for row in build(read_runs([tmp_path / "r"])[0])}
+    published = {row["metric"]: row.get("published") for row in leaderboard([tmp_path / "r"]).rows}
     assert published == {"vqa_accuracy": 69.4, "word_overlap": None}
 
 
