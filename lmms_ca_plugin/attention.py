@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +31,8 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from lmms_ca_plugin.errors import OptionError
 
 PREFIX = "lmms_ca_"
-KERNELS = ("sdpa", "flash_attention_2", "flash_attention_3")
+KernelName = Literal["sdpa", "flash_attention_2", "flash_attention_3"]
+KERNELS = get_args(KernelName)
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ class AttentionCall:
     """What one block's attention shall read and add in one pass, for some rows; `weights` is filled by the call.
 
     Attributes:
-        padding: (b, k) bool, True at keys that are real tokens.
+        attention_mask: (b, k) bool, True at keys that are real tokens.
         rows: Which rows of the pass these b are.
         read_last: Whether to compute the last query's weights.
         bias: What is added to scores; None leaves the kernel alone.
@@ -123,7 +124,7 @@ class AttentionCall:
             `explicit_last`.
     """
 
-    padding: Tensor
+    attention_mask: Tensor
     rows: slice
     read_last: bool = False
     bias: Bias | None = None
@@ -141,9 +142,9 @@ class AttentionCall:
                 mask = mask[:, :, -1:]
         q = query.shape[2]
         # With a model spread over devices, what the engine made on the first one is needed where this block is.
-        padding = self.padding.to(query.device)
+        attention_mask = self.attention_mask.to(query.device)
         if self.read_last or self.explicit_last:
-            allowed = padding[:, None, None, :]  # the last query sees every real key
+            allowed = attention_mask[:, None, None, :]  # the last query sees every real key
             self.weights = attention_weights(query[:, :, -1:], key, kernel.scaling, allowed)[:, :, 0]  # (b, h, k)
         if self.bias is not None:
             # FlashAttention takes no bias, so a block whose scores are edited runs SDPA with an explicit mask.
@@ -151,15 +152,15 @@ class AttentionCall:
             # number. Half the lowest, because kernels multiply scores by log2(e).
             kernel, lowest = replace(kernel, name="sdpa"), torch.finfo(query.dtype).min / 2
             bias = self.bias.on_last(q, query.device).to(query).clamp(min=lowest)
-            mask = torch.where(visible(padding, q), bias, lowest)  # (b, 1, q, k)
+            mask = torch.where(visible(attention_mask, q), bias, lowest)  # (b, 1, q, k)
         if self.reweighting is None:
             output = kernel(query, key, value, mask)  # (b, q, h, d)
         elif self.reweighting.queries is None:
-            output = _reweighted(self, query, key, value, kernel.scaling, padding)  # (b, q, h, d)
+            output = _reweighted(self, query, key, value, kernel.scaling, attention_mask)  # (b, q, h, d)
         else:
             queries = self.reweighting.queries[:, -q:].to(query.device)  # (b, r)
             kept = q - queries.shape[1]
-            edited = _reweighted(self, query[:, :, kept:], key, value, kernel.scaling, padding)  # (b, r, h, d)
+            edited = _reweighted(self, query[:, :, kept:], key, value, kernel.scaling, attention_mask)  # (b, r, h, d)
             output = kernel(query, key, value, mask)  # (b, q, h, d)
             last = torch.where(queries[:, :, None, None], edited, output[:, kept:])  # (b, r, h, d)
             output = torch.cat([output[:, :kept], last], 1)  # (b, q, h, d)
@@ -169,21 +170,21 @@ class AttentionCall:
         return output.expand(-1, positions, -1, -1) if self.last_only else output
 
 
-def visible(padding: Tensor, num_queries: int) -> Tensor:
+def visible(attention_mask: Tensor, num_queries: int) -> Tensor:
     """Says which keys each of the last `num_queries` positions may see: itself and real tokens before it.
 
     Args:
-        padding: (b, k) bool, True at real tokens.
+        attention_mask: (b, k) bool, True at real tokens.
         num_queries: How many of the k positions are queries, counted from the end.
 
     Returns:
         (b, 1, q, k) bool.
     """
-    allowed = padding[:, None, None, :]  # (b, 1, 1, k)
+    allowed = attention_mask[:, None, None, :]  # (b, 1, 1, k)
     if num_queries == 1:
         return allowed
-    num_keys = padding.shape[1]
-    keys = torch.arange(num_keys, device=padding.device)
+    num_keys = attention_mask.shape[1]
+    keys = torch.arange(num_keys, device=attention_mask.device)
     causal = keys[None, :] <= keys[num_keys - num_queries :, None]  # (q, k)
     return causal & allowed  # (b, 1, q, k)
 
@@ -214,13 +215,13 @@ def attention_weights(
 
 
 def _reweighted(
-    call: AttentionCall, query: Tensor, key: Tensor, value: Tensor, scaling: float, padding: Tensor
+    call: AttentionCall, query: Tensor, key: Tensor, value: Tensor, scaling: float, attention_mask: Tensor
 ) -> Tensor:
     """Attention of the last r queries, (b, h, r, d), under `call.reweighting`: (b, r, h, d)."""
     assert call.reweighting is not None
     rows = query.shape[2]
     bias = None if call.bias is None else call.bias.on_last(rows, query.device)
-    weights = attention_weights(query, key, scaling, visible(padding, rows), bias)  # (b, h, r, k)
+    weights = attention_weights(query, key, scaling, visible(attention_mask, rows), bias)  # (b, h, r, k)
     return _weighted(call.reweighting.reweigh(weights), value)
 
 

@@ -37,7 +37,7 @@ def arguments(family, questions):
     """What the model's own forward and generate take."""
     inputs = family.encode(questions)
     pictures = {k: v.to(family.model.dtype) if v.is_floating_point() else v for k, v in inputs.pictures.items()}
-    return {"input_ids": inputs.input_ids, "attention_mask": inputs.padding.long(), **pictures}
+    return {"input_ids": inputs.input_ids, "attention_mask": inputs.attention_mask.long(), **pictures}
 
 
 def attention_of_last_token(family, questions):

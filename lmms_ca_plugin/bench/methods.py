@@ -19,7 +19,7 @@ from lmms_ca_plugin.bench.memory import Peak
 from lmms_ca_plugin.bench.models import held_bytes
 from lmms_ca_plugin.bench.pairs import MEMORY_PASSES, Pair, at_least_one, in_pairs, peaks
 from lmms_ca_plugin.bench.sides import MethodSide, NaiveSide, Side, make_questions
-from lmms_ca_plugin.bench.targets import Case, case_of
+from lmms_ca_plugin.bench.targets import CASES, Case
 from lmms_ca_plugin.errors import LmmsCaError, OptionError, unknown
 from lmms_ca_plugin.families._contract import Family, Question
 from lmms_ca_plugin.methods import load_method, method_names
@@ -168,14 +168,14 @@ def measure(family: Family, options: BenchOptions) -> list[Cost]:
 
 
 def _entrant(name: str, family: Family, options: BenchOptions, progress: tqdm) -> _Entrant:
-    case = case_of(name)
+    case = CASES.get(name, Case())  # one from another package has no target
     try:
         method = load_method(name).from_options(case.options)
         side = MethodSide.build(name, family, method, options.batch_size, options.seed, options.new_tokens)
     except OptionError as error:
         raise OptionError(f"{name} cannot be measured: {error}") from error
     progress.update()
-    return _Entrant(side, case, method.describe())
+    return _Entrant(side, case, method.describe(side.engine.plan))
 
 
 def _did(entrant: _Entrant, log: dict[str, Any]) -> str:

@@ -18,6 +18,7 @@ from lmms_ca_plugin.errors import OptionError
 from lmms_ca_plugin.families import load_family
 from lmms_ca_plugin.families._contract import Family
 from lmms_ca_plugin.tiny import TinySettings, build_model, build_processor, build_tokenizer
+from lmms_ca_plugin.tiny.tokenizer import special_tokens
 
 
 def build_family(device: str, seed: int) -> Family:
@@ -55,11 +56,7 @@ def true_shape(device: torch.device, seed: int) -> nn.Module:
         other.
     """
     tokenizer = build_tokenizer()
-    special = {
-        "bos_token_id": tokenizer.bos_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
-    }
+    special = special_tokens(tokenizer)
     config = LlavaConfig(
         vision_config=CLIPVisionConfig(
             hidden_size=1024,

@@ -157,7 +157,7 @@ def generated(family: Family, questions: Sequence[Question], new_tokens: int, **
     model, inputs = family.model, family.encode(questions)
     output = model.generate(
         input_ids=inputs.input_ids.to(model.device),
-        attention_mask=inputs.padding.long().to(model.device),
+        attention_mask=inputs.attention_mask.long().to(model.device),
         pixel_values=inputs.pictures["pixel_values"].to(model.device, model.dtype),
         do_sample=False,
         min_new_tokens=new_tokens,

@@ -82,8 +82,3 @@ CASES: Mapping[str, Case] = {
     ),
     "vicrop": Case(time=2.9, did=_vicrop, floor=two_picture_floor),
 }
-
-
-def case_of(method: str) -> Case:
-    """How a method is measured: its row, or its defaults without a target."""
-    return CASES.get(method, Case())

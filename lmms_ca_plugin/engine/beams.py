@@ -71,7 +71,7 @@ def search(run: Run, generation: Generation, end_tokens: frozenset[int], pad_tok
     generate: Any = steps.generate
     sequences: Tensor = generate(
         input_ids=prompt.input_ids,
-        attention_mask=prompt.padding.long(),
+        attention_mask=prompt.attention_mask.long(),
         past_key_values=run.cache,
         generation_config=settings,
     )

@@ -40,21 +40,21 @@ class Group:
     allowed: Tensor
 
     @classmethod
-    def of(cls, start: int, samples: Sequence[int], padding: Tensor, steps: int) -> Group:
+    def of(cls, start: int, samples: Sequence[int], attention_mask: Tensor, steps: int) -> Group:
         """Deals rows out.
 
         Args:
             start: The first of the rows.
             samples: The sample of each.
-            padding: (p, s) bool, True at real tokens of the prompts.
+            attention_mask: (p, s) bool, True at real tokens of the prompts.
             steps: The most new tokens.
         """
-        p, device = len(padding), padding.device
+        p, device = len(attention_mask), attention_mask.device
         members = [[row for row, sample in enumerate(samples) if sample == of] for of in range(p)]
         m = max(map(len, members))
         filled = [[*rows, *[0] * (m - len(rows))] for rows in members]
         stands = {row: sample * m + j for sample, rows in enumerate(members) for j, row in enumerate(rows)}
-        prompts = padding[:, None, None].expand(-1, -1, m, -1)  # (p, 1, m, s)
+        prompts = attention_mask[:, None, None].expand(-1, -1, m, -1)  # (p, 1, m, s)
         mine = torch.eye(m, dtype=torch.bool, device=device).repeat(1, steps)  # (m, steps * m)
         return cls(
             rows=slice(start, start + len(samples)),

@@ -35,13 +35,13 @@ class Branches(Flight):
     """
 
     def __init__(self, family: Family, shared: Shared, parts: Sequence[Part], new_tokens: int, together: int) -> None:
-        padding, blocks = shared.prompt.padding, family.trunk.num_blocks
-        samples = [sample for part in parts for sample in part.samples or range(len(padding))]
+        attention_mask, blocks = shared.prompt.attention_mask, family.trunk.num_blocks
+        samples = [sample for part in parts for sample in part.samples or range(len(attention_mask))]
         entries = [part.first_block for part in parts for _row in range(len(part))]
         owners = [bisect_right(entries, block) for block in range(blocks)]
-        groups = {n: Group.of(n, samples[n:], padding, new_tokens) for n in set(owners) if n < len(samples)}
-        own = KeyValueCache([padding.shape[1] + new_tokens] * blocks)
-        shared.cache.rewind(padding.shape[1])
+        groups = {n: Group.of(n, samples[n:], attention_mask, new_tokens) for n in set(owners) if n < len(samples)}
+        own = KeyValueCache([attention_mask.shape[1] + new_tokens] * blocks)
+        shared.cache.rewind(attention_mask.shape[1])
         self._branch_cache = BranchCache(own, shared.cache, owners, groups)
         self._together = together
         super().__init__(family, shared.prompt, parts, shared.entering, self._branch_cache, new_tokens)

@@ -18,14 +18,14 @@ Placed = Sequence[tuple[Part, slice]]
 
 
 def calls_of(
-    placed: Placed, block: int, padding: Tensor, in_prefill: bool
+    placed: Placed, block: int, attention_mask: Tensor, in_prefill: bool
 ) -> Iterator[tuple[AttentionCall, Part | None]]:
     """Makes the calls of rows that attend to keys of their own.
 
     Args:
         placed: The parts, each with its rows, one after the other.
         block: The block.
-        padding: (r, k) bool, True at real tokens, over the positions so far and these.
+        attention_mask: (r, k) bool, True at real tokens, over the positions so far and these.
         in_prefill: Whether this is the prompt's pass.
 
     Yields:
@@ -35,9 +35,9 @@ def calls_of(
         members = list(group)
         if is_plain:
             rows = _from_to([rows for _part, rows in members])
-            yield AttentionCall(padding[rows], rows), None
+            yield AttentionCall(attention_mask[rows], rows), None
             continue
-        calls = [(part.call(block, padding[rows], rows, in_prefill), part) for part, rows in members]
+        calls = [(part.call(block, attention_mask[rows], rows, in_prefill), part) for part, rows in members]
         # In the prompt's pass each takes a mask of (r, q, k) with it, so that they had better come one by one.
         yield from calls if in_prefill else _joined([call for call, _part in calls])
 
@@ -51,7 +51,10 @@ def _joined(calls: Sequence[AttentionCall]) -> Iterator[tuple[AttentionCall, Non
             yield from ((call, None) for call in members)
             continue
         rows = _from_to([call.rows for call in members])
-        yield AttentionCall(torch.cat([call.padding for call in members]), rows, bias=Bias(torch.cat(biases))), None
+        yield (
+            AttentionCall(torch.cat([call.attention_mask for call in members]), rows, bias=Bias(torch.cat(biases))),
+            None,
+        )
 
 
 def _from_to(rows: Sequence[slice]) -> slice:

@@ -38,13 +38,13 @@ class Step:
     """What all blocks of one pass share.
 
     Attributes:
-        padding: (r, k) bool, True at real tokens, over the positions so far and these.
+        attention_mask: (r, k) bool, True at real tokens, over the positions so far and these.
         mask: What the attention kernel takes.
         arguments: What the blocks take beside states and mask.
         prefill: Whether this is the prompt's pass.
     """
 
-    padding: Tensor
+    attention_mask: Tensor
     mask: Tensor | None
     arguments: dict[str, Any]
     prefill: bool
@@ -77,11 +77,11 @@ class Flight:
         self.whole = False  # whether that block does for every position what the last one alone is asked for
         self._entering = entering
         self._positions = torch.cat([part.take(prompt.positions) for part in parts])  # (r, s)
-        padding = torch.cat([part.take(prompt.padding) for part in parts])  # (r, s)
-        self._padding = pad(padding, (0, new_tokens), value=True)  # (r, s + new tokens)
-        self._is_padded = not bool(padding.all())
+        attention_mask = torch.cat([part.take(prompt.attention_mask) for part in parts])  # (r, s)
+        self._attention_mask = pad(attention_mask, (0, new_tokens), value=True)  # (r, s + new tokens)
+        self._is_padded = not bool(attention_mask.all())
         self._blocks = tuple(family.blocks)
-        self.generated = prompt.input_ids.new_empty(len(padding), 0)  # (r, n)
+        self.generated = prompt.input_ids.new_empty(len(attention_mask), 0)  # (r, n)
 
     @contextmanager
     def attached(self) -> Iterator[None]:
@@ -109,10 +109,10 @@ class Flight:
     def prompt_step(self, states: Tensor) -> Step:
         """Prepares the prompt's pass of the first rows, those of the states (r, s, e)."""
         rows, s = states.shape[:2]
-        padding = self._padding[:rows, :s]
+        attention_mask = self._attention_mask[:rows, :s]
         return Step(
-            padding=padding,
-            mask=self.family.mask(states, padding),
+            attention_mask=attention_mask,
+            mask=self.family.mask(states, attention_mask),
             arguments=self.family.block_arguments(states, self._positions[:rows]),
             prefill=True,
         )
@@ -124,11 +124,11 @@ class Flight:
         self.generated = torch.cat([self.generated, tokens[:, None]], 1)  # (r, n)
         states = self.family.embed_tokens(tokens[:, None])  # (r, 1, e)
         s, n = self._positions.shape[1], self.generated.shape[1]
-        padding = self._padding[:, : s + n]  # (r, k)
+        attention_mask = self._attention_mask[:, : s + n]  # (r, k)
         step = Step(
-            padding=padding,
+            attention_mask=attention_mask,
             # One new token sees all there is, which needs no mask; to have it found out waits for a GPU at every step.
-            mask=self.family.mask(states, padding) if self._is_padded else None,
+            mask=self.family.mask(states, attention_mask) if self._is_padded else None,
             arguments=self.family.block_arguments(states, self._positions[:, -1:] + n),
             prefill=False,
         )
@@ -163,7 +163,7 @@ class Flight:
             part.read(block, states, rows, step.prefill)
         states, on_input = self._edited(block, states, step)
         own = [(part, rows) for part, rows in placed if part.first_block <= block]
-        calls = list(calls_of(own, block, step.padding, step.prefill))
+        calls = list(calls_of(own, block, step.attention_mask, step.prefill))
         narrow = self._narrow(block, states)
         for call, _part in calls:
             call.last_only = narrow is not None

@@ -142,7 +142,7 @@ class Front(ABC, Generic[OfOne]):
             InputError: A prompt with the new tokens is longer than the trunk has positions.
         """
         positions = self.family.trunk.max_positions
-        for question, length in zip(inputs.questions, inputs.padding.sum(-1).tolist(), strict=True):
+        for question, length in zip(inputs.questions, inputs.attention_mask.sum(-1).tolist(), strict=True):
             if length + generation.max_new_tokens > positions:
                 raise InputError(
                     f"{question.name}: a prompt of {length} tokens and max_new_tokens={generation.max_new_tokens} do "
@@ -158,7 +158,7 @@ class Front(ABC, Generic[OfOne]):
         self, prompt: Prompt, tokens: Sequence[NewTokens], generation: Generation, logs: Sequence[dict[str, Any]]
     ) -> list[Answer]:
         """Makes answers of the new tokens and the log of every sample of a batch."""
-        lengths, image_tokens = prompt.padding.sum(-1).tolist(), prompt.is_image.sum(-1).tolist()
+        lengths, image_tokens = prompt.attention_mask.sum(-1).tolist(), prompt.is_image.sum(-1).tolist()
         answers = []
         for new, length, images, log in zip(tokens, lengths, image_tokens, logs, strict=True):
             text, stopped = cut(self.to_text(new.ids), generation.until)

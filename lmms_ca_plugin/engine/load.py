@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, GenerationConfig
 
+from lmms_ca_plugin.attention import KernelName
 from lmms_ca_plugin.checkpoints import bundled
 from lmms_ca_plugin.devices import device_named
 from lmms_ca_plugin.errors import CheckpointError, OptionError
@@ -47,7 +48,7 @@ class CheckpointOptions:
     device: str | None = None
     device_map: str | None = None
     dtype: Dtype = "auto"
-    attn_implementation: Literal["sdpa", "flash_attention_2", "flash_attention_3"] = "sdpa"
+    attn_implementation: KernelName = "sdpa"
     trust_remote_code: bool = False
 
     @property

@@ -62,7 +62,7 @@ class Part:
             edit: decision if samples is None else decision.of(samples) for edit, decision in (decisions or {}).items()
         }
         self._given = frozenset(self.reads)
-        self._count = len(prompt.padding) if samples is None else len(samples)
+        self._count = len(prompt.attention_mask) if samples is None else len(samples)
         self._beams = 1
         self._roomy: dict[Edit, Tensor] = {}
         # What `rescore` logged depends on a row and the tokens before; so a beam's history is found by its tokens.
@@ -94,7 +94,7 @@ class Part:
         for read in self._reads.get(block, ()):
             wanted = read not in self._given if in_prefill else read.every_step
             if wanted and read.kind != "attention":
-                taken = read_states(read, states[rows], self.take(self.prompt.padding))
+                taken = read_states(read, states[rows], self.take(self.prompt.attention_mask))
                 self.reads[read] = taken.to(self.prompt.states.device)
 
     def keep(self, block: int, call: AttentionCall) -> None:
@@ -114,26 +114,26 @@ class Part:
 
     def attends_plainly(self, block: int, in_prefill: bool) -> bool:
         """Whether its rows attend in a block as if there were no plan."""
-        edited = any(edit.site in ("scores", "weights") for edit in self._edits.get(block, ()))
+        edited = any(edit.on_attention for edit in self._edits.get(block, ()))
         return not edited and not (in_prefill and self._reads_attention(block))
 
-    def call(self, block: int, padding: Tensor, rows: slice, in_prefill: bool) -> AttentionCall:
+    def call(self, block: int, attention_mask: Tensor, rows: slice, in_prefill: bool) -> AttentionCall:
         """Says how its rows attend in a block.
 
         Args:
             block: The block.
-            padding: (r, k) bool, True at real tokens, over the positions so far and these.
+            attention_mask: (r, k) bool, True at real tokens, over the positions so far and these.
             rows: Which rows of the pass they are.
             in_prefill: Whether this is the prompt's pass.
         """
-        call = AttentionCall(padding, rows, read_last=in_prefill and self._reads_attention(block))
+        call = AttentionCall(attention_mask, rows, read_last=in_prefill and self._reads_attention(block))
         for edit in self._edits.get(block, ()):
             if edit.site == "scores":
                 # A generated token is a query that is no image token.
                 queries = ~self.take(self.prompt.is_image) if in_prefill else None  # (r, s)
-                call.bias = Bias(self._on_keys(edit, padding.shape[1]), queries)
+                call.bias = Bias(self._on_keys(edit, attention_mask.shape[1]), queries)
             elif edit.site == "weights":
-                call.reweighting = self._reweighting(edit, padding.shape[1], in_prefill)
+                call.reweighting = self._reweighting(edit, attention_mask.shape[1], in_prefill)
         return call
 
     def _reads_attention(self, block: int) -> bool:
@@ -244,13 +244,13 @@ def _told(value: Any, numbers: Iterator[int]) -> Any:
     return {name: _told(one, numbers) for name, one in value.items()} if isinstance(value, dict) else value
 
 
-def read_states(read: Read, states: Tensor, padding: Tensor) -> Tensor:
+def read_states(read: Read, states: Tensor, attention_mask: Tensor) -> Tensor:
     """Takes what a read wants of the states that enter its block.
 
     Args:
         read: Of kind `hidden` or `relative`.
         states: (r, q, e).
-        padding: (r, s) bool of the prompt, whose first real token is meant by `rows="first"`.
+        attention_mask: (r, s) bool of the prompt, whose first real token is meant by `rows="first"`.
 
     Returns:
         (r, e), or (r, s, e) for all rows; with `dims` in place of e.
@@ -258,7 +258,7 @@ def read_states(read: Read, states: Tensor, padding: Tensor) -> Tensor:
     if read.rows == "last":
         states = states[:, -1].clone()  # (r, e); a view would keep the states of every position alive
     elif read.rows == "first":
-        first = padding.long().argmax(-1).to(states.device)  # (r,)
+        first = attention_mask.long().argmax(-1).to(states.device)  # (r,)
         states = states[torch.arange(len(states), device=states.device), first]  # (r, e)
     # A list of dims as an index would be brought to a GPU at every block, which waits for it.
     taken = states if read.dims is None else torch.stack([states[..., dim] for dim in read.dims], -1)  # (..., dims)

@@ -83,10 +83,10 @@ class MapPasses:
 
     def _next(self, before: Prompt, following: Prompt) -> Step:
         """Prepares the pass of positions that follow those in the cache."""
-        padding = torch.cat([before.padding, following.padding], 1)  # (b, p + m)
+        attention_mask = torch.cat([before.attention_mask, following.attention_mask], 1)  # (b, p + m)
         return Step(
-            padding=padding,
-            mask=self.family.mask(following.states, padding),
+            attention_mask=attention_mask,
+            mask=self.family.mask(following.states, attention_mask),
             arguments=self.family.block_arguments(following.states, following.positions),
             prefill=True,
         )
@@ -103,7 +103,7 @@ class MapPasses:
             step = self._next(before, last)
             states = run.run_blocks(0, block, last.states, step)  # (b, 1, e)
             with torch.enable_grad():
-                call = AttentionCall(step.padding, slice(None), explicit_last=True)
+                call = AttentionCall(step.attention_mask, slice(None), explicit_last=True)
                 states = run.pass_block(block, states, step, (call,))
                 states = run.run_blocks(block + 1, blocks, self.family.between(block, states), step)
                 likeliest = _likeliest(self.family.logits(states[:, -1]))
@@ -139,42 +139,42 @@ class _Split:
 
     start: Prompt  # (b, p)
     rest: Prompt  # (b, m); what belongs to the start is padding here
-    padding: Tensor  # (b, s), of the whole
+    attention_mask: Tensor  # (b, s), of the whole
     ends: Tensor  # (b,): the position after the picture, in the whole
 
     @classmethod
     def after_picture(cls, prompt: Prompt) -> _Split:
-        b, s = prompt.padding.shape
-        device = prompt.padding.device
+        b, s = prompt.attention_mask.shape
+        device = prompt.attention_mask.device
         places = torch.arange(s, device=device)
         ends = (places + 1).mul(prompt.is_image).amax(-1)  # (b,)
-        begins = s - prompt.padding.sum(-1)  # (b,)
+        begins = s - prompt.attention_mask.sum(-1)  # (b,)
         p, m = int((ends - begins).max()), s - int(ends.min())
         source = ends[:, None] - p + torch.arange(p, device=device)  # (b, p): each start moves to the right
-        padding = source >= begins[:, None]
+        attention_mask = source >= begins[:, None]
         rows, source = torch.arange(b, device=device)[:, None], source.clamp(min=0)
         start = replace(
             prompt,
-            input_ids=prompt.input_ids[rows, source].masked_fill(~padding, 0),  # (b, p)
+            input_ids=prompt.input_ids[rows, source].masked_fill(~attention_mask, 0),  # (b, p)
             states=prompt.states[rows, source],  # (b, p, e)
-            padding=padding,
-            kinds=prompt.kinds[rows, source].masked_fill(~padding, 0),
+            attention_mask=attention_mask,
+            kinds=prompt.kinds[rows, source].masked_fill(~attention_mask, 0),
             positions=prompt.positions[rows, source],
         )
         rest = _cut(prompt, slice(s - m, None))
-        return cls(start, replace(rest, padding=places[s - m :] >= ends[:, None]), prompt.padding, ends)
+        return cls(start, replace(rest, attention_mask=places[s - m :] >= ends[:, None]), prompt.attention_mask, ends)
 
     def same_start(self, other: _Split) -> bool:
         """Says whether two batches are the same up to the end of the picture."""
         mine, others = self.start, other.start
-        return torch.equal(mine.padding, others.padding) and torch.equal(mine.input_ids, others.input_ids)
+        return torch.equal(mine.attention_mask, others.attention_mask) and torch.equal(mine.input_ids, others.input_ids)
 
     def as_asked(self, weights: Tensor) -> Tensor:
         """Brings weights over start and rest, (b, p + m), back to the positions of the whole, (b, s)."""
-        s, p = self.padding.shape[1], self.start.padding.shape[1]
+        s, p = self.attention_mask.shape[1], self.start.attention_mask.shape[1]
         places = torch.arange(s, device=weights.device)
         shifts = torch.where(places < self.ends[:, None], p - self.ends[:, None], weights.shape[1] - s)  # (b, s)
-        return weights.gather(1, (places + shifts).clamp(min=0)) * self.padding
+        return weights.gather(1, (places + shifts).clamp(min=0)) * self.attention_mask
 
 
 def _cut(prompt: Prompt, part: slice) -> Prompt:
@@ -182,7 +182,7 @@ def _cut(prompt: Prompt, part: slice) -> Prompt:
         prompt,
         input_ids=prompt.input_ids[:, part],
         states=prompt.states[:, part],
-        padding=prompt.padding[:, part],
+        attention_mask=prompt.attention_mask[:, part],
         kinds=prompt.kinds[:, part],
         positions=prompt.positions[:, part],
     )

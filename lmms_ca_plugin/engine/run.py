@@ -63,5 +63,5 @@ class Run(Flight):
         self.cache.expand(times)
         self.part.expand(times)
         self.generated = self.generated.repeat_interleave(times, 0)
-        self._padding = self._padding.repeat_interleave(times, 0)
+        self._attention_mask = self._attention_mask.repeat_interleave(times, 0)
         self._positions = self._positions.repeat_interleave(times, 0)

@@ -92,7 +92,7 @@ def self_check(family: Family, *plans: Plan) -> None:
     edits = {(edit.block, edit.site): edit for plan in plans for edit in plan.edits}.values() or [
         Edit(family.trunk.num_blocks // 2, "residual", _OnImage(1.0, 1.0))
     ]
-    for together in ([e for e in edits if not _on_scores(e)], [e for e in edits if _on_scores(e)]):
+    for together in ([e for e in edits if not e.on_attention], [e for e in edits if e.on_attention]):
         if not _unchanged(family, together, prompt, before):
             wrong = [edit for edit in together if not _unchanged(family, [edit], prompt, before)] or together
             raise CheckpointError(
@@ -128,10 +128,6 @@ def _with(edit: Edit, value: float) -> Edit:
     return replace(edit, decide=_OnImage(value, edit.neutral), reweigh=reweigh)
 
 
-def _on_scores(edit: Edit) -> bool:
-    return edit.site in ("scores", "weights")
-
-
 def _name(edit: Edit) -> str:
     return f"an edit at block {edit.block}, site {edit.site},"
 
@@ -140,7 +136,7 @@ def _unchanged(family: Family, edits: Sequence[Edit], prompt: Prompt, before: Te
     if not edits:
         return True
     after = _scores(family, Plan(edits=tuple(_with(edit, edit.neutral) for edit in edits)), prompt)
-    if any(map(_on_scores, edits)):
+    if any(edit.on_attention for edit in edits):
         return _close(before, after)  # an explicit mask switches the kernel
     return torch.equal(before, after)
 
@@ -163,7 +159,7 @@ def _check_bites(family: Family, edits: Sequence[Edit], prompt: Prompt) -> None:
         for block in range(family.trunk.num_blocks):
             after = plain.run_blocks(block, block + 1, states, step)
             for edit in (edit for edit in edits if edit.block == block):
-                strong = -math.inf if _on_scores(edit) else 0.0
+                strong = -math.inf if edit.on_attention else 0.0
                 edited = Run(family, Plan(edits=(_with(edit, strong),)), prompt, new_tokens=1)
                 bitten = edited.run_blocks(block, block + 1, states, edited.begin())
                 # An edit of what is added after the block reaches image positions alone.

@@ -101,7 +101,7 @@ class Branching:
 
     def part(self, branch: Branch, shared: Shared) -> Part:
         """Makes the rows of a branch, with what the baseline's pass has found out for them."""
-        everyone = len(branch.samples) == len(shared.prompt.padding)
+        everyone = len(branch.samples) == len(shared.prompt.attention_mask)
         reads = {read: shared.reads[read] for read in branch.given}
         samples = None if everyone else branch.samples
         decided = self.decisions.get(branch.variant)
@@ -133,7 +133,7 @@ def branching(plans: Mapping[str, Plan], shared: Shared, num_blocks: int) -> Bra
     decisions: dict[str, dict[Edit, Decision]] = {}
     observed: dict[str, Sequence[dict[str, Any]]] = {}
     for name, plan in plans.items():
-        effects: list[tuple[Hashable, ...]] = [(id(plan),)] * len(shared.prompt.padding)
+        effects: list[tuple[Hashable, ...]] = [(id(plan),)] * len(shared.prompt.attention_mask)
         if len(plan.shared_reads(num_blocks)) == len(plan.reads):
             reads = {read: shared.reads[read] for read in plan.reads}
             decisions[name] = {edit: edit.decide(reads, shared.prompt) for edit in plan.edits}

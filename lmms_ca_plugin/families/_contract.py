@@ -45,7 +45,7 @@ class Prompt:
     Attributes:
         input_ids: (b, s).
         states: (b, s, e), token embeddings with the picture features merged in.
-        padding: (b, s) bool, True at real tokens.
+        attention_mask: (b, s) bool, True at real tokens.
         kinds: (b, s) int8, a `Kind` for every position; padding counts as text.
         positions: (b, s) rotary positions; real tokens count from 0.
         seeds: One whole number per sample, fixed by (seed, task, document, repeat).
@@ -53,7 +53,7 @@ class Prompt:
 
     input_ids: Tensor
     states: Tensor
-    padding: Tensor
+    attention_mask: Tensor
     kinds: Tensor
     positions: Tensor
     seeds: tuple[int, ...] = field(default=())
@@ -213,14 +213,14 @@ class Family(Views, ABC):
         """The modules of a block whose work may be done for the last position alone; None has all of it done."""
         return None
 
-    def mask(self, states: Tensor, padding: Tensor) -> Tensor | None:
+    def mask(self, states: Tensor, attention_mask: Tensor) -> Tensor | None:
         """Builds the attention mask that the chosen kernel wants, through transformers' own mask function.
 
         Args:
             states: (b, q, e), the positions about to pass the blocks.
-            padding: (b, k) bool over the positions seen so far and these.
+            attention_mask: (b, k) bool over the positions seen so far and these.
 
         Returns:
             What the kernel takes, e.g. (b, 1, q, k) bool, or None where a plain causal mask will do.
         """
-        return causal_mask(self.text_config, states, padding)
+        return causal_mask(self.text_config, states, attention_mask)

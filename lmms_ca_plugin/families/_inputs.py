@@ -83,7 +83,7 @@ class Inputs:
 
     Attributes:
         input_ids: (b, s) token ids; picture placeholders are expanded already.
-        padding: (b, s) bool, True at real tokens.
+        attention_mask: (b, s) bool, True at real tokens.
         pictures: What the vision side takes, e.g. `pixel_values`; empty when no sample has a picture.
         num_pictures: Pictures per sample.
         questions: What was asked, for messages.
@@ -91,7 +91,7 @@ class Inputs:
     """
 
     input_ids: Tensor
-    padding: Tensor
+    attention_mask: Tensor
     pictures: dict[str, Tensor]
     num_pictures: tuple[int, ...]
     questions: tuple[Question, ...]
@@ -99,11 +99,11 @@ class Inputs:
 
     def part(self, first: int, end: int) -> Inputs:
         """Takes the samples from `first` to before `end`, without the padding that only the others need."""
-        start = int(self.padding[first:end].any(0).int().argmax())
+        start = int(self.attention_mask[first:end].any(0).int().argmax())
         before, count = sum(self.num_pictures[:first]), sum(self.num_pictures[first:end])
         return Inputs(
             self.input_ids[first:end, start:],
-            self.padding[first:end, start:],
+            self.attention_mask[first:end, start:],
             {k: v[before : before + count] for k, v in self.pictures.items()} if count else {},
             self.num_pictures[first:end],
             self.questions[first:end],
@@ -125,7 +125,7 @@ class Inputs:
         names = dict.fromkeys(name for part in parts for name in part.pictures)
         return cls(
             torch.cat([pad(of.input_ids, more, value=pad_token) for of, more in zip(parts, missing, strict=True)]),
-            torch.cat([pad(of.padding, more, value=False) for of, more in zip(parts, missing, strict=True)]),
+            torch.cat([pad(of.attention_mask, more, value=False) for of, more in zip(parts, missing, strict=True)]),
             {name: _below([part.pictures[name] for part in parts if part.pictures]) for name in names},
             tuple(number for part in parts for number in part.num_pictures),
             tuple(question for part in parts for question in part.questions),

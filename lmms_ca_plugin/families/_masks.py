@@ -33,25 +33,25 @@ class _Before:
         return self.positions + q, 0
 
 
-def causal_mask(config: Any, states: Tensor, padding: Tensor) -> Tensor | None:
+def causal_mask(config: Any, states: Tensor, attention_mask: Tensor) -> Tensor | None:
     """Builds what the kernel named in the config takes for the last q of k positions.
 
     Args:
         config: The trunk's text config.
         states: (b, q, e), the positions about to pass the blocks.
-        padding: (b, k) bool, True at real tokens, over the positions so far and these.
+        attention_mask: (b, k) bool, True at real tokens, over the positions so far and these.
 
     Returns:
         E.g. (b, 1, q, k) bool, or None where a plain causal mask will do.
     """
     accepted = _accepted()
-    seen = padding.shape[1] - states.shape[1]
+    seen = attention_mask.shape[1] - states.shape[1]
     offered = {
         "config": config,
         "inputs_embeds": states,
         "input_embeds": states,
-        "attention_mask": padding,
-        "cache_position": torch.arange(seen, padding.shape[1], device=states.device),
+        "attention_mask": attention_mask,
+        "cache_position": torch.arange(seen, attention_mask.shape[1], device=states.device),
         "past_key_values": _Before(seen),
     }
     mask: Tensor | None = create_causal_mask(**{k: v for k, v in offered.items() if k in accepted})

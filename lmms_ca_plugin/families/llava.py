@@ -157,7 +157,17 @@ class Llava(LlavaPictures):
                     f"taken for a picture: {message.text!r}. Remove it from the text."
                 )
             if self.image_aspect_ratio == "processor":
-                check_shape(question, message.pictures, self.longest_ratio)
+                self._check_shapes(question.name, message.pictures)
+
+    def _check_shapes(self, name: str, pictures: Sequence[Image.Image]) -> None:
+        """Refuses pictures that a resize by their shorter side would blow up beyond memory."""
+        for picture in pictures:
+            width, height = picture.size
+            if max(width, height) > self.longest_ratio * min(width, height):
+                raise InputError(
+                    f"{name}: a picture of {width} x {height} pixels is thinner than 1:{self.longest_ratio:g} and "
+                    "cannot be resized by its shorter side. Use image_aspect_ratio=pad, or crop it."
+                )
 
     def encode(self, questions: Sequence[Question]) -> Inputs:
         """Renders prompts and pictures of a batch; runs on the CPU and touches no weight."""
@@ -172,7 +182,7 @@ class Llava(LlavaPictures):
         batch = dict(self.processor(text=texts, images=pictures or None, **self._how(texts)))
         return Inputs(
             input_ids=batch.pop("input_ids"),
-            padding=batch.pop("attention_mask").bool(),
+            attention_mask=batch.pop("attention_mask").bool(),
             pictures={k: v for k, v in batch.items() if k in ("pixel_values", "image_sizes")},
             num_pictures=tuple(counts),
             questions=tuple(questions),
@@ -198,7 +208,7 @@ class Llava(LlavaPictures):
         batch = self.processor.tokenizer(texts, **self._how(texts))
         return Inputs(
             input_ids=batch["input_ids"],
-            padding=batch["attention_mask"].bool(),
+            attention_mask=batch["attention_mask"].bool(),
             pictures={},
             num_pictures=tuple(map(len, lengths)),
             questions=tuple(questions),
@@ -219,7 +229,7 @@ class Llava(LlavaPictures):
         """
         features = self.look(inputs) if inputs.features is None else inputs.features
         device = self.model.model.language_model.embed_tokens.weight.device
-        input_ids, padding = inputs.input_ids.to(device), inputs.padding.to(device)
+        input_ids, attention_mask = inputs.input_ids.to(device), inputs.attention_mask.to(device)
         states = self.embed_tokens(input_ids)  # (b, s, e)
         placeholders = input_ids == self.trunk.image_token_id  # (b, s)
         kinds = torch.zeros_like(input_ids, dtype=torch.int8)  # (b, s)
@@ -227,8 +237,10 @@ class Llava(LlavaPictures):
             self._check_counts(inputs, [len(f.states) for f in features])
             states = states.masked_scatter(placeholders[..., None], torch.cat([f.states for f in features]).to(states))
             kinds = kinds.masked_scatter(placeholders, torch.cat([f.kinds for f in features]).to(kinds))
-        positions = (padding.long().cumsum(-1) - 1).clamp(min=0)  # (b, s)
-        return Prompt(input_ids=input_ids, states=states, padding=padding, kinds=kinds, positions=positions)
+        positions = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)  # (b, s)
+        return Prompt(
+            input_ids=input_ids, states=states, attention_mask=attention_mask, kinds=kinds, positions=positions
+        )
 
     def _check_counts(self, inputs: Inputs, lengths: list[int]) -> None:
         first = 0
@@ -265,26 +277,6 @@ class Llava(LlavaPictures):
         """The head alone: (..., e) -> (..., v)."""
         logits: Tensor = self.model.lm_head(states)
         return logits
-
-
-def check_shape(question: Question, pictures: Sequence[Image.Image], longest_ratio: float) -> None:
-    """Refuses pictures that a resize by their shorter side would blow up beyond memory.
-
-    Args:
-        question: Whose pictures these are, for the message.
-        pictures: The pictures.
-        longest_ratio: The largest allowed ratio of the sides.
-
-    Raises:
-        InputError: A picture is thinner than that.
-    """
-    for picture in pictures:
-        width, height = picture.size
-        if max(width, height) > longest_ratio * min(width, height):
-            raise InputError(
-                f"{question.name}: a picture of {width} x {height} pixels is thinner than 1:{longest_ratio:g} and "
-                f"cannot be resized by its shorter side. Use image_aspect_ratio=pad, or crop it."
-            )
 
 
 FAMILY = Llava

@@ -15,32 +15,41 @@ from lmms_ca_plugin.methods._variant import Variant
 
 
 @dataclass(frozen=True)
-class Study:
-    """What is to be answered, and where to.
+class Settings:
+    """On which checkpoint and questions, and where to.
 
     Attributes:
-        name: The study's name.
-        variants: What is compared.
+        tasks: Names of tasks or groups.
+        output: The folder that everything goes to.
         checkpoint: On what.
         inputs: How prompts and pictures are prepared.
-        tasks: Names of tasks or groups.
-        output: A folder of its own.
         batch_size: Questions that pass the model together.
         seed: Of the subset, of sampling and of random masks.
         limit: Documents per task, a seeded subset that is the same for every variant; None takes all.
         memory_gib: What branches may use beside the weights; None measures.
     """
 
-    name: str
-    variants: tuple[Variant, ...]
-    checkpoint: CheckpointOptions
-    inputs: InputOptions
     tasks: tuple[str, ...]
     output: Path
+    checkpoint: CheckpointOptions = field(default_factory=CheckpointOptions)
+    inputs: InputOptions = field(default_factory=InputOptions)
     batch_size: int = 8
     seed: int = 0
     limit: int | None = None
     memory_gib: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study(Settings):
+    """What is to be answered.
+
+    Attributes:
+        name: The study's name.
+        variants: What is compared.
+    """
+
+    name: str
+    variants: tuple[Variant, ...]
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -65,7 +74,7 @@ class Finished:
         study: The study, with the variants that came to an end.
         results: Every variant's results file.
         answers: Every variant's answers, by task and document; a part of a study also has those of the others.
-        failed: Why the other variants came to none, by name.
+        failed: Why variants came to none, by name; a part of a study also has those of the others.
     """
 
     study: Study
@@ -80,5 +89,5 @@ class Finished:
             replace(self.study, name=name, variants=tuple(v for v in variants if v.name in self.results)),
             {of: file for of, file in self.results.items() if of in names},
             self.answers,
-            {of: why for of, why in self.failed.items() if of in names},
+            self.failed,
         )

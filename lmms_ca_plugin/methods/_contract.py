@@ -106,9 +106,14 @@ class Edit:
             raise ValueError(f"Site 'weights' needs a reweigh function, any other takes none; got '{self.site}'.")
 
     @property
+    def on_attention(self) -> bool:
+        """Whether it edits what attention weighs by, rather than states, keys or values."""
+        return self.site in ("scores", "weights")
+
+    @property
     def neutral(self) -> float:
         """The value that changes nothing at this site."""
-        return 0.0 if self.site in ("scores", "weights") else 1.0
+        return 0.0 if self.on_attention else 1.0
 
 
 @dataclass(frozen=True)
@@ -229,10 +234,10 @@ class Method(ABC):
         """
         return None
 
-    def describe(self, plan: Plan | None = None) -> dict[str, Any]:
+    def describe(self, plan: Plan) -> dict[str, Any]:
         """Lists every option with its value, for the trace and the results.
 
         Args:
             plan: Its plan on a checkpoint, with what was left to that.
         """
-        return {f.name: getattr(self, f.name) for f in fields(self)} | dict(plan.settled if plan else {})
+        return {f.name: getattr(self, f.name) for f in fields(self)} | dict(plan.settled)

@@ -9,6 +9,8 @@ Axis letters: s prompt positions.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -35,4 +37,5 @@ def jensen_shannon(p: Tensor, q: Tensor) -> Tensor:
     return (to_middle(p) + to_middle(q)) / (2 * math.log(2))
 
 
-DISTANCES = {"hellinger": hellinger, "jsd": jensen_shannon}
+DistanceName = Literal["hellinger", "jsd"]
+DISTANCES: dict[DistanceName, Callable[[Tensor, Tensor], Tensor]] = {"hellinger": hellinger, "jsd": jensen_shannon}

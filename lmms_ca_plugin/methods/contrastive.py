@@ -27,7 +27,7 @@ from lmms_ca_plugin.errors import InputError, OptionError
 from lmms_ca_plugin.families._contract import Kind, Prompt, Trunk
 from lmms_ca_plugin.layer_profile import LayerProfile, read_profile
 from lmms_ca_plugin.methods._contract import Decision, Edit, Method, Plan, Read, Reads, Site
-from lmms_ca_plugin.methods._distances import DISTANCES, distribution
+from lmms_ca_plugin.methods._distances import DISTANCES, DistanceName, distribution
 
 PAPER_FUSION = (2, 4, 8, 11, 12, 13)
 PAPER_REVIEW = 29
@@ -73,7 +73,7 @@ class Contrastive(Method):
     rho: float = 0.2
     lam: float | None = None
     site: Literal["residual", "post_norm", "kv", "value", "logit", "knockout"] = "residual"
-    distance: Literal["hellinger", "jsd"] = "hellinger"
+    distance: DistanceName = "hellinger"
     contrast: Literal["abs", "positive"] = "abs"
     select: Literal["exact", "threshold"] = "exact"
     renormalise: bool = True
@@ -244,10 +244,7 @@ class Contrastive(Method):
 def lowest(score: Tensor, eligible: Tensor, number: Tensor) -> Tensor:
     """Marks each row's `number` (b,) eligible positions of lowest score (b, s); of equals, the first."""
     order = score.masked_fill(~eligible, math.inf).argsort(dim=-1, stable=True)  # (b, s)
-    ranks = torch.empty_like(order).scatter_(
-        -1, order, torch.arange(order.shape[-1], device=order.device).expand_as(order)
-    )
-    return ranks < number[:, None]
+    return order.argsort(dim=-1) < number[:, None]  # a position's place in the order is its rank
 
 
 def at_most(score: Tensor, eligible: Tensor, number: Tensor) -> Tensor:

@@ -8,13 +8,13 @@ block's H(p(l), p(k)) is logged. Answers are vanilla's.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from lmms_ca_plugin.families._contract import Prompt, Trunk
 from lmms_ca_plugin.methods._contract import Method, Plan, Read, Reads
-from lmms_ca_plugin.methods._distances import DISTANCES, distribution
+from lmms_ca_plugin.methods._distances import DISTANCES, DistanceName, distribution
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Distance(Method):
     """
 
     to_layer: int | None = None
-    distance: Literal["hellinger", "jsd"] = "hellinger"
+    distance: DistanceName = "hellinger"
 
     def plan(self, trunk: Trunk) -> Plan:
         """Reads the attention of all blocks, edits nothing.

@@ -147,7 +147,7 @@ class _Sinks:
 
     def __call__(self, reads: Reads, prompt: Prompt) -> Decision:
         relative = reads[self.read]  # (b, s, dims)
-        sink = (relative.amax(-1) > self.method.tau) & prompt.padding  # (b, s)
+        sink = (relative.amax(-1) > self.method.tau) & prompt.attention_mask  # (b, s)
         text, visual = ((sink & kind).sum(-1) for kind in (~prompt.is_image, prompt.is_image))  # (b,) each
         log = tuple(
             {

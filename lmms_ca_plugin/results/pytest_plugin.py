@@ -1,6 +1,6 @@
 """pytest runs a comparison as tests: `pytest --ca-baseline RUN --ca-candidate RUN`, one test per task.
 
-Without the two options nothing is added, and nothing but pytest is imported.
+Without the two options nothing is added, and nothing heavy is imported.
 """
 
 from __future__ import annotations

@@ -3,44 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from lmms_ca_plugin.checkpoints import options_of
-from lmms_ca_plugin.engine.load import CheckpointOptions, InputOptions
 from lmms_ca_plugin.errors import OptionError
-from lmms_ca_plugin.harness.study import Study
+from lmms_ca_plugin.harness.study import Settings, Study
 from lmms_ca_plugin.methods import load_method
 from lmms_ca_plugin.methods._variant import Variant
 
 
-@dataclass(frozen=True)
-class Asked:
-    """Settings that all studies share.
+@dataclass(frozen=True, kw_only=True)
+class Asked(Settings):
+    """Settings that all studies share; each has a folder of its own in `output`.
 
     Attributes:
-        tasks: Names of tasks or groups.
-        output: The folder that results, tables and figures go to.
-        checkpoint: On what.
-        inputs: How prompts and pictures are prepared.
         given: Options by method, as the user set them; on a bundled checkpoint they are added to its own.
-        batch_size: Questions that pass the model together.
-        seed: Of the subset, of sampling and of random masks.
-        limit: Documents per task; None takes all.
-        memory_gib: What branches may use beside the weights; None measures.
         timing: Questions by which each variant is timed alone and its answers are compared; 0 times none.
     """
 
-    tasks: tuple[str, ...]
-    output: Path
-    checkpoint: CheckpointOptions = field(default_factory=CheckpointOptions)
-    inputs: InputOptions = field(default_factory=InputOptions)
     given: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    batch_size: int = 8
-    seed: int = 0
-    limit: int | None = None
-    memory_gib: float | None = None
     timing: int = 0
 
     def variant(self, name: str, method: str, x: float | None = None, **options: Any) -> Variant:
@@ -62,18 +44,8 @@ class Asked:
 
     def study(self, name: str, variants: Sequence[Variant]) -> Study:
         """Makes a study of variants with these settings, in a folder of its name."""
-        return Study(
-            name,
-            tuple(variants),
-            self.checkpoint,
-            self.inputs,
-            self.tasks,
-            self.output / name,
-            self.batch_size,
-            self.seed,
-            self.limit,
-            self.memory_gib,
-        )
+        settings = {f.name: getattr(self, f.name) for f in fields(Settings)}
+        return Study(**{**settings, "output": self.output / name}, name=name, variants=tuple(variants))
 
 
 def folder_of(pretrained: str) -> str:

@@ -7,7 +7,7 @@ whose options somebody gave was asked for by name, so it must run, and so must t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from lmms_ca_plugin.checkpoints import options_of
@@ -46,11 +46,13 @@ class Outcome:
     Attributes:
         declared: As it went in.
         answer: What it answered, or None if it did not run.
-        reason: Why it did not.
+        parameters: Every option with its value, as the checkpoint settled it.
+        reason: Why it did not run.
     """
 
     declared: Declared
     answer: Answer | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
     reason: str = ""
 
 
@@ -120,5 +122,5 @@ def answer(
                 raise
             outcomes[name] = Outcome(declared, reason=str(cause))
         else:
-            outcomes[name] = Outcome(declared, found)
+            outcomes[name] = Outcome(declared, found, declared.method.describe(engine.plan))
     return outcomes

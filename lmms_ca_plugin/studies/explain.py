@@ -193,7 +193,6 @@ def _notes(looking: Looking) -> tuple[str, ...]:
 
 
 def _recorded(outcome: Outcome) -> dict[str, Any]:
-    if outcome.answer is None or outcome.declared.method is None:
+    if outcome.answer is None:
         return {"options": outcome.declared.options, "not_run": outcome.reason}
-    answer = asdict(outcome.answer)
-    return {"options": outcome.declared.options, "parameters": outcome.declared.method.describe(), **answer}
+    return {"options": outcome.declared.options, "parameters": dict(outcome.parameters), **asdict(outcome.answer)}

@@ -16,7 +16,7 @@ from transformers import (
 )
 
 from lmms_ca_plugin.tiny.settings import TinySettings
-from lmms_ca_plugin.tiny.tokenizer import IMAGE, build_tokenizer
+from lmms_ca_plugin.tiny.tokenizer import IMAGE, build_tokenizer, special_tokens
 from lmms_ca_plugin.tiny.weights import fill
 
 
@@ -44,11 +44,7 @@ def untrained_model(settings: TinySettings) -> PreTrainedModel:
         A float32 model on the CPU.
     """
     tokenizer = build_tokenizer(settings.words)
-    special = {
-        "bos_token_id": tokenizer.bos_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
-    }
+    special = special_tokens(tokenizer)
     image_token = tokenizer.convert_tokens_to_ids(IMAGE)
     vision = CLIPVisionConfig(
         hidden_size=settings.vision_width,

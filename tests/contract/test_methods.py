@@ -92,7 +92,7 @@ def assert_unchanged(model_type, name, options, questions):
     tokens = TOKENS[:, : len(questions)]
     before, _ = forced(family, Plan(), questions, tokens)
     after, _ = forced(family, plan, questions, tokens)
-    if any(edit.site in ("scores", "weights") for edit in plan.edits):
+    if any(edit.on_attention for edit in plan.edits):
         assert (before - after).abs().max() <= 1e-5 * before.abs().max()
     else:
         assert torch.equal(before, after)
@@ -156,7 +156,7 @@ def test_samples_leave_nothing_behind(model_type, name, options):
     first, second = three_questions(name)[:2]
     rounds = [engine.answer_batch([question], Generation(max_new_tokens=4)) for question in (first, second, first)]
     assert rounds[0] == rounds[2]
-    json.dumps([engine.method.describe(), rounds[0][0].log])  # what the trace writes
+    json.dumps([engine.method.describe(engine.plan), rounds[0][0].log])  # what the trace writes
 
 
 # ---- 3: what is read is what transformers computes -------------------------------------------------------------------
@@ -172,13 +172,13 @@ def test_reads_equal_transformers_own_outputs(model_type, name, options):
     positions = (given["attention_mask"].cumsum(-1) - 1).clamp(min=0)
     with eager(family):
         out = family.model(**given, position_ids=positions, output_attentions=True, output_hidden_states=True)
-    padding = given["attention_mask"].bool()
+    attention_mask = given["attention_mask"].bool()
     for read in reads:
         if read.kind == "attention":
             expected = out.attentions[read.block][:, :, -1].mean(1)
         else:
-            expected = read_states(read, out.hidden_states[read.block], padding)
-        real = padding if read.kind == "attention" or read.rows == "all" else ...
+            expected = read_states(read, out.hidden_states[read.block], attention_mask)
+        real = attention_mask if read.kind == "attention" or read.rows == "all" else ...
         assert (run.reads[read] - expected)[real].abs().max() < 1e-9
     assert len(run.reads) == len(plan.reads)
 

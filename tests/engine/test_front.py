@@ -114,7 +114,7 @@ def test_parts_of_a_batch_are_joined_as_the_processor_joins_them(any_family):
 
 
 def assert_same_inputs(mine, theirs):
-    assert torch.equal(mine.input_ids, theirs.input_ids) and torch.equal(mine.padding, theirs.padding)
+    assert torch.equal(mine.input_ids, theirs.input_ids) and torch.equal(mine.attention_mask, theirs.attention_mask)
     assert mine.pictures.keys() == theirs.pictures.keys()
     for name, tensor in theirs.pictures.items():
         assert torch.equal(mine.pictures[name], tensor)
@@ -177,7 +177,7 @@ def test_a_part_of_a_batch_is_what_its_questions_give_alone(any_family):
     whole = any_family.encode(questions)
     for first, end in ((0, 1), (1, 3), (3, 4), (0, 4)):
         part, alone = whole.part(first, end), any_family.encode(questions[first:end])
-        assert torch.equal(part.input_ids, alone.input_ids) and torch.equal(part.padding, alone.padding)
+        assert torch.equal(part.input_ids, alone.input_ids) and torch.equal(part.attention_mask, alone.attention_mask)
         assert part.num_pictures == alone.num_pictures and part.questions == alone.questions
         assert part.pictures.keys() == alone.pictures.keys()
         if part.pictures:

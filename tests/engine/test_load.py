@@ -145,7 +145,7 @@ def test_a_layer_profile_of_other_weights_is_refused_before_weights_are_read(fol
     """Alone and in a study; the digest alone tells weights of one kind and depth apart."""
     options, file = CheckpointOptions(str(folder), device="cpu"), tmp_path / "profile.json"
     method = load_method("contrastive")(profile=str(file))
-    study = Study("s", (Variant("c", "contrastive", {"profile": str(file)}),), options, InputOptions(), (), tmp_path)
+    study = Study((), tmp_path, options, name="s", variants=(Variant("c", "contrastive", {"profile": str(file)}),))
     monkeypatch.setattr("lmms_ca_plugin.engine.engine.load", lambda *_: pytest.fail("weights were read"))
     profile = LayerProfile(describe(options).trunk.model_type, 4, (0,), 2, 3, checkpoint_sha="0" * 64)
     file.write_text(json.dumps(profile.to_json()))

@@ -20,15 +20,15 @@ EVERY_STEP = Read(3, "hidden", every_step=True)
 # ---- reads -----------------------------------------------------------------------------------------------------------
 def test_states_are_read_by_hand():
     states = torch.tensor([[[9.0, 9.0], [3.0, -4.0], [1.0, 1.0]], [[6.0, 8.0], [0.0, 0.0], [-2.0, 0.0]]])
-    padding = torch.tensor([[False, True, True], [True, True, True]])
-    assert read_states(Read(0, "hidden"), states, padding).tolist() == [[1, 1], [-2, 0]]
-    assert read_states(Read(0, "hidden", "first"), states, padding).tolist() == [[3, -4], [6, 8]]
-    assert read_states(Read(0, "hidden", "all", dims=(1,)), states, padding).shape == (2, 3, 1)
-    relative = read_states(Read(0, "relative", "first"), states, padding)
+    attention_mask = torch.tensor([[False, True, True], [True, True, True]])
+    assert read_states(Read(0, "hidden"), states, attention_mask).tolist() == [[1, 1], [-2, 0]]
+    assert read_states(Read(0, "hidden", "first"), states, attention_mask).tolist() == [[3, -4], [6, 8]]
+    assert read_states(Read(0, "hidden", "all", dims=(1,)), states, attention_mask).shape == (2, 3, 1)
+    relative = read_states(Read(0, "relative", "first"), states, attention_mask)
     expected = torch.tensor([[3.0, 4.0], [6.0, 8.0]]) / torch.tensor([[12.5**0.5], [50.0**0.5]])
     assert torch.allclose(relative, expected)
-    assert read_states(Read(0, "relative", "all", dims=(0,)), states, padding)[1, 1].tolist() == [0]  # not 0 / 0
-    half = read_states(Read(0, "relative", "last"), states.half() * 6000, padding)
+    assert read_states(Read(0, "relative", "all", dims=(0,)), states, attention_mask)[1, 1].tolist() == [0]  # not 0 / 0
+    half = read_states(Read(0, "relative", "last"), states.half() * 6000, attention_mask)
     assert half.dtype == torch.float32 and half.isfinite().all()
 
 

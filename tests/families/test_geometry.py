@@ -177,7 +177,7 @@ def test_written_prompts_are_the_processors(model_type, conversation):
     lengths = [[int(row.sum())] for row in encoded.input_ids == tested.trunk.image_token_id]
     written = tested.write(questions, lengths)
     assert torch.equal(written.input_ids, encoded.input_ids)
-    assert torch.equal(written.padding, encoded.padding)
+    assert torch.equal(written.attention_mask, encoded.attention_mask)
     assert (written.num_pictures, written.pictures) == ((1, 1), {})
 
 

@@ -221,10 +221,14 @@ def test_image_tokens_are_marked_row_by_row(family):
     prompt = family.embed(inputs)
     placeholder = inputs.input_ids == family.trunk.image_token_id
     assert torch.equal(prompt.is_image, placeholder) and prompt.is_image.any(-1).all()
-    assert not (prompt.is_image & ~prompt.padding).any()
-    assert not inputs.padding.all() and inputs.padding[:, -1].all(), "the batch is not left-padded, so it proves little"
+    assert not (prompt.is_image & ~prompt.attention_mask).any()
+    assert not inputs.attention_mask.all() and inputs.attention_mask[:, -1].all(), (
+        "the batch is not left-padded, so it proves little"
+    )
     for row in range(len(placeholder)):
-        assert prompt.positions[row][prompt.padding[row]].tolist() == list(range(int(prompt.padding[row].sum())))
+        assert prompt.positions[row][prompt.attention_mask[row]].tolist() == list(
+            range(int(prompt.attention_mask[row].sum()))
+        )
 
 
 @pytest.mark.parametrize(

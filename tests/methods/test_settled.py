@@ -26,6 +26,6 @@ from lmms_ca_plugin.options import spell
 def test_what_was_settled_can_be_typed_and_is_the_same_run(name, given, settled):
     method = load_method(name).from_options(given)
     described = method.describe(method.plan(PAPER))
-    assert described == method.describe() | settled
+    assert described == vars(method) | settled
     typed = load_method(name).from_options({key: spell(value) for key, value in described.items() if value is not None})
     assert typed.describe(typed.plan(PAPER)) == described

@@ -70,7 +70,7 @@ def planted_class(base):
         def embed(self, inputs):
             prompt = super().embed(inputs)
             for row, question in enumerate(inputs.questions):
-                first = int(prompt.padding[row].long().argmax())
+                first = int(prompt.attention_mask[row].long().argmax())
                 images = prompt.is_image[row].nonzero().flatten().tolist()
                 for position in [first, *([images[2 + question.doc_id]] if images and question.doc_id % 4 < 3 else [])]:
                     # sqrt(512 / (1 + 1/16)) = 21.9: just above 20 while nothing else in the state matters

@@ -19,7 +19,7 @@ RESOLVED = {
 
 @pytest.mark.parametrize("name", SETTINGS)
 def test_the_papers_settings_are_the_methods_defaults(name):
-    defaults = load_method(name)().describe() | RESOLVED.get(name, {})
+    defaults = vars(load_method(name)()) | RESOLVED.get(name, {})
     assert SETTINGS[name] == {o: value for o, value in defaults.items() if value is not None and o not in LOGGED}
 
 

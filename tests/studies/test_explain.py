@@ -20,6 +20,7 @@ from lmms_ca_plugin.families._contract import Kind
 from lmms_ca_plugin.figures.explanation import Explanation, Map, explanation
 from lmms_ca_plugin.layer_profile import LayerProfile
 from lmms_ca_plugin.methods import method_names
+from lmms_ca_plugin.methods.vicrop import ViCrop
 from lmms_ca_plugin.studies.asked import given_options
 from lmms_ca_plugin.studies.every_method import answer, declare
 from lmms_ca_plugin.studies.explain import ExplainOptions, explain, read_picture, seen_by
@@ -89,6 +90,8 @@ def test_answers_are_the_engines(folder, found, name):
     options = {"review_layer": "4", "scope": "0:1:2", "rho": "0.5"}
     assert record["contrastive"]["text"] == texts(family, asked, "contrastive", options)[0]
     assert record["vicrop"]["text"] == texts(family, asked, "vicrop", {"layer": 2})[0]
+    settled = record["contrastive"]["parameters"]
+    assert settled["lam"] == 1e-9 and settled["post_layer"] == 3  # nobody gave them
 
 
 @pytest.mark.parametrize("name", ["llava", "llava_next"])
@@ -214,7 +217,7 @@ def test_a_bundled_checkpoint_brings_its_options_along(monkeypatch):
     declared = declare(make_family("llava").trunk, {"contrastive": {"scope": "0:1"}}, "mini")
     assert declared["contrastive"].options == {"review_layer": 4, "scope": "0:1"}
     assert declared["contrastive"].required and not declared["vicrop"].required
-    assert declared["vicrop"].method is not None and declared["vicrop"].method.describe()["layer"] == 2
+    assert declared["vicrop"].method == ViCrop(layer=2)
 
 
 def test_a_profile_names_all_that_a_checkpoint_would_bring():

@@ -11,6 +11,7 @@ from lmms_ca_plugin.families._contract import Trunk
 from lmms_ca_plugin.figures.distances import distances as distances_figure
 from lmms_ca_plugin.harness.study import Finished
 from lmms_ca_plugin.methods._variant import Variant
+from lmms_ca_plugin.methods.distance import Distance
 from lmms_ca_plugin.studies.asked import Asked
 from lmms_ca_plugin.studies.captions import caption_of
 from lmms_ca_plugin.studies.tidy import distances
@@ -26,6 +27,7 @@ def variants(asked: Asked, trunk: Trunk) -> Sequence[Variant]:  # noqa: ARG001
 def figures(finished: Finished, table: pd.DataFrame) -> Mapping[str, Figure]:  # noqa: ARG001
     """The distance at every block, over the documents of each task."""
     (variant,) = finished.study.variants
-    told, found = variant.made().describe(), distances(finished.answers["distance"])
-    label, block = _LABELS[told["distance"]], told["to_layer"]
-    return {"distance": distances_figure(found, caption_of(finished), y_label=label, to_block=block)}
+    method = variant.made()
+    assert isinstance(method, Distance)
+    found, label = distances(finished.answers["distance"]), _LABELS[method.distance]
+    return {"distance": distances_figure(found, caption_of(finished), y_label=label, to_block=method.to_layer)}
