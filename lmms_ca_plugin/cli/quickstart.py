@@ -52,7 +52,7 @@ def quickstart(
             environment={"HF_HUB_OFFLINE": "1", "HF_DATASETS_CACHE": str(folder / ".cache")},
         )
         console.print(f"$ {' '.join(run.command)}", style="dim", soft_wrap=True)
-        doing = f"{number}/{len(ENTRIES)} {entry}: lmms-eval runs (its output: {output / entry}.log)"
+        doing = f"{number}/{len(ENTRIES)} {entry}: lmms-eval runs (its output: {run.log})"
         with console.status(doing) as status:
             result = run.earlier() or run(partial(_update, status, doing))
         console.print(f"{number}/{len(ENTRIES)} {entry}: {result}", soft_wrap=True)

@@ -33,6 +33,14 @@ class Trace:
             raise InputError(f"trace={file} cannot be written: {error}.") from error
 
     def write(self, records: Iterable[dict[str, Any]]) -> None:
-        """Appends records, one line each."""
-        with self.path.open("a", encoding="utf-8") as lines:
-            lines.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+        """Appends records, one line each.
+
+        Raises:
+            InputError: The file cannot be written any more, e.g. because the disk is full.
+        """
+        told = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+        try:
+            with self.path.open("a", encoding="utf-8") as lines:
+                lines.write(told)
+        except OSError as error:
+            raise InputError(f"trace={self.path} cannot be written: {error}.") from error

@@ -67,6 +67,10 @@ class Llava(LlavaPictures):
         self.image_aspect_ratio = image_aspect_ratio or self._default_aspect_ratio()
         if self.image_aspect_ratio not in get_args(AspectRatio):
             raise unknown("image_aspect_ratio", self.image_aspect_ratio, get_args(AspectRatio))
+        begin = processor.tokenizer.bos_token
+        begun = begin is not None and self.render((Message("user", "?"),)).startswith(begin)
+        # A conversation that writes the first token itself gets no second one.
+        self._tokenizing = {"padding": True, "return_tensors": "pt", "add_special_tokens": not begun}
 
     def _default_aspect_ratio(self) -> str:
         as_trained = "vicuna_v1" in (self.conversation, trained_on(self.processor, self.trunk))
@@ -179,7 +183,7 @@ class Llava(LlavaPictures):
             prepared = [self.prepare_picture(p) for message in conversation for p in message.pictures]
             pictures += prepared
             counts.append(len(prepared))
-        batch = dict(self.processor(text=texts, images=pictures or None, **self._how(texts)))
+        batch = dict(self.processor(text=texts, images=pictures or None, **self._tokenizing))
         return Inputs(
             input_ids=batch.pop("input_ids"),
             attention_mask=batch.pop("attention_mask").bool(),
@@ -205,7 +209,7 @@ class Llava(LlavaPictures):
             first, *others = self.render(conversation).split(self.image_token)
             expanded = [self.image_token * n + text for n, text in zip(tokens, others, strict=True)]
             texts.append("".join([first, *expanded]))
-        batch = self.processor.tokenizer(texts, **self._how(texts))
+        batch = self.processor.tokenizer(texts, **self._tokenizing)
         return Inputs(
             input_ids=batch["input_ids"],
             attention_mask=batch["attention_mask"].bool(),
@@ -213,12 +217,6 @@ class Llava(LlavaPictures):
             num_pictures=tuple(map(len, lengths)),
             questions=tuple(questions),
         )
-
-    def _how(self, texts: Sequence[str]) -> dict[str, Any]:
-        """How texts become tokens: a template that writes the first token itself gets no second one."""
-        begin = self.processor.tokenizer.bos_token
-        begun = begin is not None and texts[0].startswith(begin)
-        return {"padding": True, "return_tensors": "pt", "add_special_tokens": not begun}
 
     # ---- the pass ----------------------------------------------------------------------------------------------------
     def embed(self, inputs: Inputs) -> Prompt:

@@ -1,26 +1,28 @@
-"""The `lmms-eval` command, run as a user runs it, and believed only when its result file is there.
+"""The `lmms-eval` command, run as a user runs it, and believed only when its files are whole.
 
-The harness exits with 0 when an evaluation fails, and all entries of one checkpoint write into one folder; so a run is
-recognised by the new result file whose `config.model` is its own.
+The harness exits with 0 when an evaluation fails, and when it cannot write a file. So a run writes into a hidden
+folder, which takes its name when all in it can be read.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from shutil import rmtree
 from typing import Any
 
 from lmms_ca_plugin.engine.load import CheckpointOptions
-from lmms_ca_plugin.errors import LmmsCaError
+from lmms_ca_plugin.errors import InputError, LmmsCaError
 from lmms_ca_plugin.harness.record import versions, weights_of
 from lmms_ca_plugin.options import spell
+from lmms_ca_plugin.results.files import load_results
 from lmms_ca_plugin.results.provenance import own_record
+from lmms_ca_plugin.results.runs import read_runs
 
 SHOWN_LINES = 25
 TOLD_EVERY = 1.0  # seconds
@@ -35,7 +37,7 @@ class HarnessRun:
         model: The entry.
         model_args: Its options.
         tasks: Task names.
-        output: The folder for the harness's files.
+        output: A folder of its own, for the harness's files.
         batch_size: Questions that pass the model together.
         limit: Documents per task, or None for all.
         environment: Variables beside the present ones.
@@ -58,20 +60,22 @@ class HarnessRun:
         """Finds what an earlier call of the same run left in the output folder.
 
         Returns:
-            Its result file, or None where the folder holds no result.
+            Its result file, or None where there is nothing.
 
         Raises:
             LmmsCaError: The folder holds the result of another run, of other weights or of other versions, with which
-                this one would be mixed up.
+                this one would be mixed up, or what is no whole result.
         """
         checkpoint = CheckpointOptions(self.model_args["pretrained"], self.model_args.get("revision"))
         mine: dict[str, Any] = {
             **{"model": self.model, "model_args": self.arguments, "tasks": ",".join(self.tasks), "limit": self.limit},
             **{"weights": weights_of(checkpoint), "versions": versions()},
         }
-        files = self._results()
+        files = sorted(self.output.rglob("*_results.json"))
+        if not files and self.output.is_dir() and any(self.output.iterdir()):
+            raise LmmsCaError(f"{self.output} holds other files than a run's result. Name another output folder.")
         for file in files:
-            config = json.loads(file.read_text())["config"]
+            config = load_results(file)["config"]
             # A file of another release, or of another entry, may tell neither.
             found = {**config.get("resolved_cli_args", {}), **own_record(config)}
             if found.get("limit") is not None:
@@ -91,8 +95,18 @@ class HarnessRun:
             *("--output_path", str(self.output), "--log_samples", "--timezone", "UTC"),
         ]
 
+    @property
+    def _part(self) -> Path:
+        """Where the harness writes until all is whole."""
+        return self.output.with_name(f".{self.output.name}")
+
+    @property
+    def log(self) -> Path:
+        """What the command prints, while it runs."""
+        return self._part / f"{self.model}.log"
+
     def __call__(self, tell: Callable[[str], object] = lambda _: None) -> Path:
-        """Runs the command; its output goes to a log file beside the results.
+        """Runs the command; what it prints goes to a log file beside the results.
 
         Args:
             tell: Told every second how far it is.
@@ -101,31 +115,27 @@ class HarnessRun:
             The result file.
 
         Raises:
-            LmmsCaError: The command failed, or ended without a result of this entry; the log's end is in the message.
+            LmmsCaError: The command failed, or ended without a whole result; the log's end is in the message.
         """
-        self.output.mkdir(parents=True, exist_ok=True)
-        before = set(self._results())
-        log = self.output / f"{self.model}.log"
-        environment = {**os.environ, **self.environment}
+        rmtree(self._part, ignore_errors=True)
+        self._part.mkdir(parents=True)
+        command, environment = replace(self, output=self._part).command, {**os.environ, **self.environment}
         with (
-            log.open("w") as lines,
-            subprocess.Popen(self.command, env=environment, stdout=lines, stderr=lines) as running,
+            self.log.open("w") as lines,
+            subprocess.Popen(command, env=environment, stdout=lines, stderr=lines) as running,
         ):
             try:
                 while (status := _ended(running, TOLD_EVERY)) is None:
-                    tell(_progress(log))
+                    tell(_progress(self.log))
             except BaseException:
                 running.terminate()  # an evaluation that nobody waits for
                 raise
-        mine = [file for file in self._results() if file not in before and _model(file) == self.model]
-        if status or len(mine) != 1:
-            end = "\n".join(log.read_text(errors="replace").splitlines()[-SHOWN_LINES:])
-            wrong = f"ended with status {status}" if status else f"left {len(mine)} result files, not 1"
-            raise LmmsCaError(f"{self.model} {wrong}. The end of {log}:\n{end}")
-        return mine[0]
-
-    def _results(self) -> list[Path]:
-        return sorted(self.output.rglob("*_results.json"))
+        wrong = f"ended with status {status}" if status else _not_whole(self._part)
+        if wrong:
+            end = "\n".join(self.log.read_text(errors="replace").splitlines()[-SHOWN_LINES:])
+            raise LmmsCaError(f"{self.model} {wrong}. The end of {self.log}:\n{end}")
+        self._part.rename(self.output)
+        return next(self.output.rglob("*_results.json"))
 
 
 def _ended(running: subprocess.Popen[bytes], seconds: float) -> int | None:
@@ -142,6 +152,10 @@ def _progress(log: Path) -> str:
     return f"{bars[-1][0]} of {bars[-1][1]} questions" if bars else "loading"
 
 
-def _model(result: Path) -> str:
-    name: str = json.loads(result.read_text())["config"]["model"]
-    return name
+def _not_whole(folder: Path) -> str:
+    """Says what is wrong with the files of a run; nothing where every verb can read them."""
+    try:
+        read_runs([folder])
+    except InputError as error:
+        return f"left no whole result: {error}"
+    return ""

@@ -122,7 +122,10 @@ class Journal:
     def __exit__(self, *_: object) -> None:
         """Closes the file."""
         assert self._file is not None
-        self._file.close()
+        try:
+            self._file.close()
+        except OSError as error:  # what a full disk did not take is tried once more
+            raise self._full(error) from error
 
     # ---- reading -----------------------------------------------------------------------------------------------------
     def _read(self, file: IO[bytes]) -> None:
@@ -223,6 +226,14 @@ class Journal:
 
     def _append(self, entry: Mapping[str, Any]) -> None:
         assert self._file is not None
-        self._file.write((json.dumps(entry, ensure_ascii=False) + "\n").encode())
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        try:
+            self._file.write((json.dumps(entry, ensure_ascii=False) + "\n").encode())
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise self._full(error) from error
+
+    def _full(self, error: OSError) -> InputError:
+        return InputError(
+            f"{self.path} cannot be written: {error}. What it holds is kept: make room, and run the same again."
+        )

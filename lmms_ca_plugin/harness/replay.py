@@ -23,6 +23,7 @@ from lmms_ca_plugin.harness.journal import Key
 from lmms_ca_plugin.harness.loaded import LoadedTasks
 from lmms_ca_plugin.methods import model_ids
 from lmms_ca_plugin.options import spell
+from lmms_ca_plugin.results.runs import read_runs
 
 # What the record tells of how a run was carried out, as the entries' options call it.
 _RECORDED = ("pretrained", "revision", "dtype", "conversation", "image_aspect_ratio", "seed")
@@ -80,7 +81,7 @@ def write_files(replay: Replay, tasks: LoadedTasks, folder: Path, date: str, inp
         The results file.
 
     Raises:
-        InputError: The harness left no results file; its log says why.
+        InputError: The harness did not write all of it, as on a full disk, which it only logs.
     """
     record = replay.record
     typed = {"pretrained": record["pretrained"], "revision": record["revision"], **asdict(inputs)}
@@ -118,8 +119,13 @@ def write_files(replay: Replay, tasks: LoadedTasks, folder: Path, date: str, inp
         tracker.save_results_aggregated(results=results, samples=samples, datetime_str=date)
         for task, of_task in samples.items():
             tracker.save_results_samples(task_name=task, samples=of_task)
-    if results_file(part) is None:
-        raise InputError(f"The harness wrote no results of {folder.name}. The end of {folder.parent / LOG} says why.")
+    try:
+        read_runs([part])
+    except InputError as error:
+        raise InputError(
+            f"The harness did not write all files of {folder.name}: the disk is full, or the end of "
+            f"{folder.parent / LOG} says why. All answers are kept; run the same again. ({error})"
+        ) from error
     rmtree(folder, ignore_errors=True)
     part.rename(folder)
     written = results_file(folder)

@@ -165,6 +165,11 @@ def test_an_earlier_trace_is_not_overwritten(tmp_path):
         Trace(str(tmp_path / "trace.jsonl"))
 
 
+def test_a_trace_on_a_full_disk_is_named():
+    with pytest.raises(InputError, match="trace=/dev/full cannot be written: .*No space left"):
+        Trace("/dev/full").write([{"answer": "yes"}])
+
+
 def test_a_folder_is_no_trace(tmp_path):
     """The advice for a file is to remove it."""
     with pytest.raises(InputError, match=f"trace={tmp_path} is a folder. Name a file, like {tmp_path / 'trace.jsonl'}"):

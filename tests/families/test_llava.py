@@ -215,6 +215,18 @@ def test_a_template_that_writes_the_first_token_gets_no_second_one():
     assert torch.equal(family.encode(questions).input_ids, written.input_ids)
 
 
+def test_a_text_that_begins_with_the_first_token_leaves_others_theirs(family):
+    """Whatever a question says, the others in its batch are asked as alone."""
+    first = family.processor.tokenizer.bos_token
+    odd = replace(ask(0, "?"), conversation=lambda: (Message("system", f"{first} Be brief."), Message("user", "Why?")))
+    plain = ask(1, "Why?")
+    for questions in ([odd, plain], [plain, odd]):
+        inputs = family.encode(questions)
+        for row, question in enumerate(questions):
+            alone = family.encode([question]).input_ids[0]
+            assert torch.equal(inputs.input_ids[row][inputs.attention_mask[row]], alone)
+
+
 # ---- tokens ---------------------------------------------------------------------------------------------------------
 def test_image_tokens_are_marked_row_by_row(family):
     inputs = family.encode(mixed_questions())

@@ -9,6 +9,7 @@ from pathlib import Path
 import lmms_eval.__main__ as harness
 import lmms_eval.tasks
 import pytest
+from harness_files import task_samples, write_run
 
 from lmms_ca_plugin.engine.load import CheckpointOptions
 from lmms_ca_plugin.errors import LmmsCaError
@@ -109,22 +110,45 @@ def test_a_command_that_nobody_waits_for_is_ended(tmp_path, monkeypatch):
     assert begun[0].returncode == -15
 
 
-def test_a_command_gives_its_own_result_file(tmp_path, monkeypatch):
-    """Beside those of an earlier run and of another entry."""
-    write = (
-        'import pathlib, sys; pathlib.Path(sys.argv[1]).write_text(\'{"config": {"model": "\' + sys.argv[2] + \'"}}\')'
+@pytest.fixture
+def harness_run(tmp_path, monkeypatch):
+    """A run whose command leaves what lies in a folder, and the result file there."""
+    result = write_run(
+        tmp_path / "made" / "mini", {"gqa": task_samples("gqa", [0.0, 1.0], "vqa_exact")}, metric="vqa_exact"
     )
-    for name, model in (("a", "llava_vanilla"), ("b", "llava_dola"), ("c", "llava_vanilla")):
-        file = tmp_path / f"{name}_results.json"
-        monkeypatch.setattr(HarnessRun, "command", [sys.executable, "-c", write, str(file), model])
-        assert HarnessRun(model, {}, ("gqa",), tmp_path)() == file
+    run = HarnessRun("llava_vanilla", {}, ("gqa",), tmp_path / "run")
+    monkeypatch.setattr(HarnessRun, "command", ["cp", "-r", str(tmp_path / "made" / "mini"), str(run.log.parent)])
+    return run, result
+
+
+def test_a_command_gives_its_result_file_and_its_log_lies_beside(harness_run, tmp_path):
+    run, result = harness_run
+    assert run() == tmp_path / "run" / "mini" / result.name
+    assert {path.name for path in tmp_path.iterdir()} == {"made", "run"} and (run.output / "llava_vanilla.log").exists()
+
+
+@pytest.mark.parametrize("spoil", ["results", "samples", "last line"])
+def test_a_command_that_leaves_half_a_result_leaves_none(harness_run, spoil):
+    """As one that was killed, or found the disk full, of which the harness exits with 0; the next one begins anew."""
+    run, result = harness_run
+    (samples,) = result.parent.glob("*_samples_*")
+    spoiled = result if spoil == "results" else samples
+    whole = spoiled.read_text()
+    spoiled.write_text("" if spoil != "last line" else "".join(whole.splitlines(keepends=True)[:-1]))
+    with pytest.raises(
+        LmmsCaError, match=f"left no whole result: .*{spoiled.name}(.|\n)*The end of .*llava_vanilla.log"
+    ):
+        run()
+    assert not run.output.exists()
+    spoiled.write_text(whole)
+    assert run().exists()
 
 
 def test_a_command_without_a_result_file_is_an_error(tmp_path, monkeypatch):
     """The harness itself exits with 0 when an evaluation fails."""
     monkeypatch.setattr(HarnessRun, "command", ["true"])
-    with pytest.raises(LmmsCaError, match="left 0 result files, not 1"):
-        HarnessRun("llava_vanilla", {}, ("gqa",), tmp_path)()
+    with pytest.raises(LmmsCaError, match="left no whole result: .*holds no .*_results.json"):
+        HarnessRun("llava_vanilla", {}, ("gqa",), tmp_path / "run")()
 
 
 # ---- what an earlier run left ----------------------------------------------------------------------------------------
@@ -139,7 +163,8 @@ def left(folder, name="mini", **changed):
     }
     file = folder / name / "20261126_results.json"
     file.parent.mkdir()
-    file.write_text(json.dumps({"config": config}))
+    rest = {key: {} for key in ("results", "configs", "versions", "higher_is_better", "n-samples")}
+    file.write_text(json.dumps({**rest, "date": 0.0, "config": config}))
     return run, file
 
 
@@ -157,6 +182,16 @@ def test_an_earlier_result_of_the_same_run_is_found(tmp_path):
 def test_an_earlier_result_of_another_run_is_refused(tmp_path, changed):
     run, _ = left(tmp_path, **changed)
     with pytest.raises(LmmsCaError, match="is of another run: .*Name another output folder"):
+        run.earlier()
+
+
+def test_what_is_no_whole_result_is_refused(tmp_path):
+    run, file = left(tmp_path)
+    file.write_text(file.read_text()[:-9])
+    with pytest.raises(LmmsCaError, match="is not whole JSON"):
+        run.earlier()
+    file.rename(file.with_name("notes.txt"))
+    with pytest.raises(LmmsCaError, match="holds other files than a run's result. Name another output folder."):
         run.earlier()
 
 

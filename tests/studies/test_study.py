@@ -2,7 +2,9 @@
 
 import json
 import re
+import resource
 import shlex
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import pairwise
 from shutil import copytree
@@ -13,6 +15,7 @@ from lmms_eval.loggers.evaluation_tracker import EvaluationTracker
 from safetensors.numpy import load_file, save_file
 
 from lmms_ca_plugin.engine.load import CheckpointOptions, InputOptions
+from lmms_ca_plugin.engine.requests import Answer
 from lmms_ca_plugin.errors import CheckpointError, GenerationError, InputError, OptionError
 from lmms_ca_plugin.harness import entries, journal, loaded
 from lmms_ca_plugin.harness.journal import FILE, Journal
@@ -311,6 +314,48 @@ def test_one_process_writes_a_journal(study, tmp_path):
         Journal(tmp_path, study.identity).__enter__()
     with Journal(tmp_path, study.identity) as again:
         assert again.date
+
+
+@pytest.mark.parametrize("lost", ["save_results_samples", "save_results_aggregated"])
+def test_files_that_the_harness_could_not_write_are_written_by_the_next_run(study, finished, monkeypatch, lost):
+    """Of a full disk it only logs."""
+    with monkeypatch.context() as patch:
+        patch.setattr(EvaluationTracker, lost, lambda self, **given: None)
+        with pytest.raises(
+            InputError, match=r"did not write all files of vanilla: the disk is full, or .*harness.log says"
+        ):
+            Runner(study).run()
+    assert not (study.output / "vanilla").exists()
+    assert answers(Runner(study).run()) == answers(finished)
+
+
+@contextmanager
+def no_more_than(size):
+    """No file may grow beyond so many bytes, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_journal_on_a_full_disk_is_named_and_keeps_what_it_holds(study):
+    with Journal(study.output, study.identity) as begun:
+        begun.know("vanilla", {"entry": "vanilla"})
+        begun.write([("gqa", 0)], {name: [Answer("yes", 9, 4, 1, {})] for name, *_ in VARIANTS})
+        size = begun.path.stat().st_size
+    said = (
+        r"journal.jsonl cannot be written: .*File too large.*What it holds is kept: make room, and run the same again"
+    )
+    with (
+        pytest.raises(InputError, match=said),
+        no_more_than(size + 9),
+        Journal(study.output, study.identity) as full,
+    ):
+        full.know("contrastive", {"entry": "contrastive"})
+    with Journal(study.output, study.identity) as again:
+        assert again.facts == {"vanilla": {"entry": "vanilla"}} and again.answers.asked("crop") == {("gqa", 0)}
 
 
 def test_a_finished_variant_is_neither_scored_nor_written_again(copied, monkeypatch):
