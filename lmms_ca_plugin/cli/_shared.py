@@ -35,10 +35,11 @@ Limit = Annotated[
 ]
 Seed = Annotated[int, typer.Option(help="Of the subset, of sampling and of random masks.")]
 Timing = Annotated[
-    int, typer.Option(min=0, help="Questions by which each variant is timed alone, its answers compared.")
+    int, typer.Option(min=0, help="Questions by which each variant is timed alone, its answers compared; 0: none.")
 ]
 MemoryGib = Annotated[
-    float | None, typer.Option("--memory-gib", help="What branches may use beside the weights; measured without.")
+    float | None,
+    typer.Option("--memory-gib", min=0.001, help="What branches may use beside the weights; measured without."),
 ]
 
 
@@ -104,7 +105,7 @@ def asked_of(
 
     checkpoint, inputs = held_of(checkpoints[0], model_args)
     return Asked(
-        tasks=names_in(tasks),
+        tasks=tuple(dict.fromkeys(names_in(tasks))),
         output=output,
         checkpoint=checkpoint,
         inputs=inputs,

@@ -100,10 +100,13 @@ def compare(
 def keep(
     run_dir: Annotated[Path, typer.Argument(help="Run folder or results file, of one model and method.")],
     name: Annotated[str, typer.Argument(help="The reference's name.")],
+    replace: Annotated[bool, typer.Option("--replace", help="Take the place of a reference of this name.")] = False,
 ) -> None:
     """Keep a run as a compact reference under leaderboards/references/."""
     with _never_status_1("keep"):
         from lmms_ca_plugin.results.references import keep as keep_run
+        from lmms_ca_plugin.results.references import load_reference
 
-        path = keep_run(run_dir, name)
-        print(f"kept {path} ({path.stat().st_size / 1024:.1f} KiB)")
+        path = keep_run(run_dir, name, replace)
+        held = ", ".join(f"{task} ({len(run.documents):,})" for task, run in load_reference(path).items())
+        print(f"kept {path} ({path.stat().st_size / 1024:.1f} KiB): the documents of {held}")

@@ -81,7 +81,10 @@ def evaluate(
     from lmms_ca_plugin.tiny.evaluation import evaluate as answer
 
     found = answer(pretrained, names_in(shown), limit, batch_size)
-    lines = {**{f"pictures: {way}": scores for way, scores in found.items()}, "most frequent answer": most_frequent()}
+    lines = {
+        **{f"pictures: {way}": scores for way, scores in found.items()},
+        "most frequent answer": most_frequent(limit),
+    }
     print(as_markdown(["", *BENCHMARKS, "mean"], [[name, *cells(scores)] for name, scores in lines.items()], texts=1))
 
 

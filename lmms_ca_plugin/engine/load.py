@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor,
 from lmms_ca_plugin.attention import KernelName
 from lmms_ca_plugin.checkpoints import bundled
 from lmms_ca_plugin.devices import device_named
-from lmms_ca_plugin.errors import CheckpointError, OptionError
+from lmms_ca_plugin.errors import CheckpointError, OptionError, nearest
 from lmms_ca_plugin.families import load_family
 from lmms_ca_plugin.families._contract import AspectRatio, Family, Trunk
 from lmms_ca_plugin.families._conversations import Conversation
@@ -199,4 +199,5 @@ def _read(what: str, reader: Any, options: CheckpointOptions, **more: Any) -> An
         raise CheckpointError(
             f"pretrained={options.pretrained}: its {what} cannot be read: {error}\n"
             "Give a local folder, or a hub id that is cached here or can be reached from here."
+            f"{nearest(options.pretrained, bundled())}"
         ) from error

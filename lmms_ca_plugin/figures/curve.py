@@ -6,6 +6,8 @@ per question instead of its inverse.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -29,6 +31,7 @@ from lmms_ca_plugin.results.schema import BASELINE
 
 COLUMNS = ("variant", "method", "x", "task", "metric", "score", "ci95_low", "ci95_high", "n")
 SCORE, TIME = 1.35, 0.75  # inches, heights of the two panels of a task
+DODGE = 0.2  # of the distance between two points, by which several methods' points stand apart
 
 
 @styled
@@ -62,12 +65,14 @@ def curve(table: pd.DataFrame, caption: Caption, *, x_label: str) -> Figure:
     grid = Grid.of(len(metrics))
     figure = new_figure(grid.width, grid.rows * (SCORE + timed * TIME) + 0.7)
     cells = figure.add_gridspec(grid.rows, grid.columns)
+    uppers: list[Axes] = []
     for i, (task, metric) in enumerate(metrics.items()):
         heights = [SCORE, TIME] if timed else [SCORE]
         parts = cells[i // grid.columns, i % grid.columns].subgridspec(len(heights), 1, height_ratios=heights)
         upper = figure.add_subplot(parts[0])
         mine, vanilla = points[points["task"] == task], rows[(rows["task"] == task) & (rows["variant"] == BASELINE)]
         _scores(upper, mine, vanilla, lines)
+        uppers.append(upper)
         title(upper, f"{task}, {metric}")
         lowest = upper
         if timed:
@@ -82,6 +87,7 @@ def curve(table: pd.DataFrame, caption: Caption, *, x_label: str) -> Figure:
             upper.set_ylabel("score, %")
             if timed:
                 lowest.set_ylabel("s / question")
+    _span_alike(uppers)
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper left", ncols=len(labels))
     drawn = f"bars and band: {caption.interval}" if caption.interval else ""
@@ -89,12 +95,23 @@ def curve(table: pd.DataFrame, caption: Caption, *, x_label: str) -> Figure:
     return figure
 
 
+def _span_alike(panels: Sequence[Axes]) -> None:
+    """Lets a point of score be as high in every panel."""
+    most = max(high - low for low, high in (axes.get_ylim() for axes in panels))
+    for axes in panels:
+        middle = sum(axes.get_ylim()) / 2
+        axes.set_ylim(middle - most / 2, middle + most / 2)
+
+
 def _scores(axes: Axes, points: pd.DataFrame, vanilla: pd.DataFrame, lines: dict[str, Line]) -> None:
     for score, low, high in vanilla[["score", "ci95_low", "ci95_high"]].to_numpy(float):
         axes.axhspan(low, high, color=GREY, alpha=0.2, linewidth=0, gid="vanilla interval")
-        axes.axhline(score, color="black", linestyle=(0, (5, 2)), linewidth=0.8, label=BASELINE)
+        axes.axhline(score, color="black", linestyle=(0, (5, 2)), linewidth=0.8, label=BASELINE, zorder=3)
+    step = points["x"].drop_duplicates().sort_values().diff().min() if len(lines) > 1 else 0.0
     for method, rows in points.groupby("method", sort=False):
         line, rows = lines[str(method)], rows.sort_values("x")
+        beside = DODGE * (list(lines).index(str(method)) - (len(lines) - 1) / 2)  # intervals must not hide one another
+        rows = rows.assign(x=rows["x"] + beside * step)
         known = rows.dropna(subset=["ci95_low", "ci95_high"])
         axes.plot(
             rows["x"], rows["score"], color=line.colour, marker=line.marker, linestyle=line.dashes, label=str(method)

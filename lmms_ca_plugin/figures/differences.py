@@ -42,7 +42,7 @@ def differences(table: pd.DataFrame, caption: Caption, *, baseline: str = BASELI
     places = {variant: place for place, variant in enumerate(variants)}
     grid = Grid.of(len(metrics))
     figure = new_figure(grid.width, grid.rows * (0.16 * len(variants) + 0.5) + 0.5)
-    panels = figure.subplots(grid.rows, grid.columns, squeeze=False, sharey=True).flat
+    panels = figure.subplots(grid.rows, grid.columns, squeeze=False, sharex=True, sharey=True).flat
     for i, (axes, (task, metric)) in enumerate(zip(panels, metrics.items(), strict=False)):
         mine = rows[rows["task"] == task]
         heights = mine["variant"].map(places)
@@ -57,10 +57,11 @@ def differences(table: pd.DataFrame, caption: Caption, *, baseline: str = BASELI
         axes.tick_params(axis="y", length=0)
         axes.grid(axis="y", color="#DDDDDD", linewidth=0.4)
         axes.set_axisbelow(True)
-        low, high = axes.get_xlim()
-        axes.set_xlim(min(low, -NARROWEST), max(high, NARROWEST))
         if grid.is_bottom(i, len(metrics)):
+            axes.tick_params(labelbottom=True)
             axes.set_xlabel(f"difference to {baseline}, points")
+    low, high = figure.axes[0].get_xlim()  # of all panels, once all are drawn
+    figure.axes[0].set_xlim(min(low, -NARROWEST), max(high, NARROWEST))
     for axes in panels:
         axes.remove()
     marked = f"filled: Holm-adjusted p < {ALPHA:g}"

@@ -45,23 +45,25 @@ def distances(
     grid = Grid.of(len(tasks))
     figure = new_figure(grid.width, grid.rows * HEIGHT + 0.6)
     panels = figure.subplots(grid.rows, grid.columns, squeeze=False, sharex=True, sharey=True).flat
+    first = figure.axes[0]
     sizes: dict[str, tuple[int, int]] = {}
     for i, (axes, task) in enumerate(zip(panels, tasks, strict=False)):
         by_layer = rows[rows["task"] == task].groupby("layer")["distance"]
         sizes[task] = (int(by_layer.count().min()), int(by_layer.count().max()))
         low, mean, high = by_layer.quantile(0.25), by_layer.mean(), by_layer.quantile(0.75)
         axes.fill_between(mean.index, low, high, color=BLUE, alpha=0.25, linewidth=0)
-        axes.plot(mean.index, mean, color=BLUE, marker="o")
+        axes.plot(mean.index, mean, color=BLUE, marker="o", clip_on=False)  # one block's own distance is 0
         whole_ticks(axes)
-        axes.set_ylim(bottom=0)
         title(axes, str(task))
         if grid.is_bottom(i, len(tasks)):
             axes.set_xlabel("block")
             axes.tick_params(labelbottom=True)
         if i % grid.columns == 0:
             axes.set_ylabel(y_label)
+    first.set_ylim(bottom=0)  # of all panels, and not before the last is drawn: it ends their own scaling
     for axes in panels:
         axes.remove()
-    to = "" if to_block is None else f"distances to block {to_block}"  # a longer label would outgrow its panel
+    last = f"{rows['layer'].max():g}, the last"
+    to = f"distances to block {last if to_block is None else to_block}"  # a longer label would outgrow its panel
     write_caption(figure, (caption.checkpoint, counted(sizes), to, "line: mean; band: first to third quartile"))
     return figure

@@ -177,7 +177,7 @@ def explanation(found: Explanation) -> Figure:
         _masked(next(places), found.mask, found)
     _write(page.at(MARGIN, below + BAR, PAGE - 2 * MARGIN, LINE * len(lines)), lines)
     marks = ["dashed: what the model sees"] if found.seen != whole else []
-    marks += ["red: ViCrop's box"] if found.box is not None else []
+    marks += ["orange: ViCrop's box"] if found.box is not None else []
     write_caption(page.figure, (found.checkpoint, *marks, f"colours end at the {CLIPPED}th percentile", *found.notes))
     return page.figure
 

@@ -118,7 +118,10 @@ class HarnessRun:
             LmmsCaError: The command failed, or ended without a whole result; the log's end is in the message.
         """
         rmtree(self._part, ignore_errors=True)
-        self._part.mkdir(parents=True)
+        try:
+            self._part.mkdir(parents=True)
+        except OSError as error:
+            raise LmmsCaError(f"{self.output} cannot be made: {error}. Name another output folder.") from error
         command, environment = replace(self, output=self._part).command, {**os.environ, **self.environment}
         with (
             self.log.open("w") as lines,

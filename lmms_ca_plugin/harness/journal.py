@@ -184,9 +184,11 @@ class Journal:
         other = [name for name, value in self.identity.items() if header.get(name) != value and name not in may_differ]
         if header.get("schema") != _SCHEMA or other:
             name = other[0] if other else "schema"
+            said = _difference(name, header.get(name), self.identity.get(name, _SCHEMA))
+            more = "".join(f", and its {of} differs" for of in other[1:] if of != "questions")  # which follow from it
             raise InputError(
-                f"{self.path} is of another study: its {name} is {header.get(name)!r}, not "
-                f"{self.identity.get(name, _SCHEMA)!r}. Name another output folder, or take the same settings."
+                f"{self.path} is of another study: its {said}{more}. Name another output folder, or take the same "
+                "settings."
             )
 
     # ---- writing -----------------------------------------------------------------------------------------------------
@@ -237,3 +239,11 @@ class Journal:
         return InputError(
             f"{self.path} cannot be written: {error}. What it holds is kept: make room, and run the same again."
         )
+
+
+def _difference(name: str, there: Any, here: Any) -> str:
+    """Says what differs first, down to the one setting, e.g. `variants.rho_0.rho is '0.1', not '0.2'`."""
+    if isinstance(there, Mapping) and isinstance(here, Mapping):
+        key = next(key for key in {**there, **here} if there.get(key) != here.get(key))
+        return _difference(f"{name}.{key}", there.get(key), here.get(key))
+    return f"{name} is {there!r}, not {here!r}"

@@ -44,7 +44,9 @@ class LayerMask(Method):
         """
         last = trunk.num_blocks - 1
         if self.layer is None:
-            raise OptionError(f"layermask masks one block: give layer=n, or take layermask_L<n>. Allowed: 0 to {last}.")
+            raise OptionError(
+                f"layermask masks one block: give layer=n (0 to {last}), or take the entry layermask_L<n>."
+            )
         trunk.check_blocks("layer", (self.layer,))
         if self.mode == "zero":
             added = (block for block in trunk.added_after if block >= self.layer)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lmms_ca_plugin.atomic import write_atomically
-from lmms_ca_plugin.errors import InputError
+from lmms_ca_plugin.errors import InputError, nearest
 from lmms_ca_plugin.results.comparisons import adjusted
 from lmms_ca_plugin.results.provenance import Provenance
 from lmms_ca_plugin.results.published import published_value
@@ -181,10 +181,17 @@ def leaderboard(
         The rows and notes.
 
     Raises:
-        InputError: An input is not whole or does not fit the others; the file is then left as it was.
+        InputError: An input is not whole or does not fit the others, or none is of a baseline other than vanilla; the
+            file is then left as it was.
     """
     runs, notes = read_runs(paths)
     _refuse_mixed_versions(runs)
+    methods = {_origin(run).method for run in runs}
+    if baseline not in {BASELINE, *methods}:
+        raise InputError(
+            f"baseline={baseline}: none of these runs is of it.{nearest(baseline, methods)} Methods among them: "
+            f"{', '.join(sorted(methods))}."
+        )
     kept = runs if history else _newest(runs)
     found = _differences(kept, runs, baseline)
     rows = [_row(run, metric, found.get((id(run), metric)), baseline) for run in kept for metric in run.metrics]

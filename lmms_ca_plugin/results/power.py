@@ -70,7 +70,8 @@ def design_effect(cluster_size: float, correlation: float) -> float:
     """
     if not 1 <= cluster_size < math.inf or not 0 <= correlation <= 1:
         raise InputError(
-            f"Clusters of {cluster_size} with correlation {correlation}: at least 1, and 0 to 1, are needed."
+            f"cluster_size={cluster_size}, correlation={correlation} is not allowed. Allowed: a cluster size of at "
+            "least 1, a correlation from 0 to 1."
         )
     return 1 + (cluster_size - 1) * correlation
 

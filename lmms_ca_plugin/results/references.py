@@ -79,19 +79,19 @@ def load_side(given: str | Path) -> dict[str, TaskRun]:
     )
 
 
-def keep(run_dir: Path, name: str, place: Path | None = None) -> Path:
+def keep(run_dir: Path, name: str, replace: bool = False) -> Path:
     """Keeps a run as a reference.
 
     Args:
         run_dir: A run folder, of one model and method.
         name: The reference's name: letters, digits, dots, hyphens and underscores.
-        place: The folder; by default `leaderboards/references` below the working directory.
+        replace: Whether to take the place of a reference that has this name already, the package's own included.
 
     Returns:
-        The file that was written.
+        The file that was written, in `leaderboards/references` below the working directory.
 
     Raises:
-        InputError: The name is not allowed, or the run cannot be read or has failed documents.
+        InputError: The name is not allowed or another run's, or the run cannot be read or has failed documents.
     """
     if not _NAME.fullmatch(name):
         raise InputError(
@@ -102,9 +102,12 @@ def keep(run_dir: Path, name: str, place: Path | None = None) -> Path:
         if run.documents[run.main].isna().any():
             raise InputError(f"{run.source} has failed documents; a reference needs a score of every document.")
     content = {"format": FORMAT, "tasks": {task: _pack(run) for task, run in tasks.items()}}
-    target = (place or places()[0]) / f"{name}{_END}"
-    text = json.dumps(content, ensure_ascii=False, sort_keys=True)
-    write_atomically(target, gzip.compress(text.encode(), mtime=0))
+    packed = gzip.compress(json.dumps(content, ensure_ascii=False, sort_keys=True).encode(), mtime=0)
+    for kept in (place / f"{name}{_END}" for place in places()):
+        if not replace and kept.exists() and kept.read_bytes() != packed:
+            raise InputError(f"{kept} is a reference of this name, of another run. Take another name, or --replace it.")
+    target = places()[0] / f"{name}{_END}"
+    write_atomically(target, packed)
     return target
 
 

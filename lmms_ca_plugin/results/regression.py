@@ -181,7 +181,7 @@ def _pair(before: TaskRun, after: TaskRun) -> _Paired:
         raise CannotCompareError(
             f"{task}: {len(common)} documents are in common, of {len(before.documents)} in the baseline and "
             f"{len(after.documents)} in the candidate. At least {FEWEST}, and {LEAST_SHARE:.0%} of the larger side, "
-            "are needed: run both with the same --limit."
+            f"are needed: run both with the same --limit, {FEWEST} or more."
         )
     left, right = before.documents.loc[common], after.documents.loc[common]
     other = [int(doc_id) for doc_id in common[left["identity"] != right["identity"]]]

@@ -72,7 +72,9 @@ def given_options(settings: Sequence[str]) -> dict[str, dict[str, Any]]:
         if not (equals and dot and method and option):
             raise OptionError(f"--set {setting}: write METHOD.OPTION=VALUE, e.g. contrastive.review_layer=20.")
         load_method(method)
-        found.setdefault(method, {})[option] = value
+        if option in found.setdefault(method, {}):
+            raise OptionError(f"--set {name} is given twice, as {found[method][option]} and as {value}. Give it once.")
+        found[method][option] = value
     for method, options in found.items():
         load_method(method).from_options(options)
     return found

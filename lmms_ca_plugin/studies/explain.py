@@ -129,7 +129,9 @@ def read_picture(file: Path) -> Image.Image:
         InputError: There is no such file, or it is no whole picture.
     """
     if not file.is_file():
-        raise InputError(f"{file}: there is no such file. Give a picture, e.g. a JPEG or PNG.")
+        raise InputError(
+            f"{file} {'is a folder' if file.is_dir() else 'does not exist'}. Give a picture, e.g. a JPEG or PNG."
+        )
     try:
         with Image.open(file) as opened:
             return ImageOps.exif_transpose(opened).convert("RGB")

@@ -155,5 +155,5 @@ def _drawn(finished: Finished) -> tuple[Path, ...]:
     table = tidy(finished)
     modes = {v.name: BASELINE if v.name == BASELINE else _place(v)[0] for v in finished.study.variants}
     table["method"] = table["variant"].map(modes)  # a curve per mode
-    figure = curve(table, caption_of(finished), x_label="block at which the image tokens are taken away")
+    figure = curve(table, caption_of(finished), x_label="masked block")
     return save_forms(figure, finished.study.output / "profile")

@@ -140,7 +140,7 @@ def distances(answers: Mapping[Key, Answer]) -> pd.DataFrame:
     """
     rows = [
         (task, doc_id, int(layer), distance)
-        for (task, doc_id), answer in _with_pictures(answers).items()
+        for (task, doc_id), answer in sorted(_with_pictures(answers).items())
         for layer, distance in answer.log["distances"].items()
     ]
     return pd.DataFrame(rows, columns=["task", "doc_id", "layer", "distance"])
@@ -169,7 +169,7 @@ def chosen(answers: Mapping[Key, Answer]) -> pd.DataFrame:
     answers = _with_pictures(answers)
     candidates = sorted({int(layer) for answer in answers.values() for layer in answer.log["distances"]})
     rows = []
-    for task in dict.fromkeys(task for task, _ in answers):
+    for task in sorted({task for task, _ in answers}):
         of_task = [answer.log["pre_layer"] for (of, _), answer in answers.items() if of == task]
         rows += [(task, layer, fmean(pre == layer for pre in of_task), len(of_task)) for layer in candidates]
     return pd.DataFrame(rows, columns=["task", "layer", "share", "n"])

@@ -71,15 +71,18 @@ def _scores(engine: Engine, rows: Mapping[str, Sequence[Row]], scenes: Scenes) -
     }
 
 
-def most_frequent() -> dict[str, list[float]]:
+def most_frequent(limit: int | None = None) -> dict[str, list[float]]:
     """Scores the most frequent answer of each kind of question, counted on the very questions that it answers.
+
+    Args:
+        limit: The first so many of each set; None takes all.
 
     Returns:
         By set, the main metric of every question, 0 to 1.
     """
     found: dict[str, list[float]] = {}
     for benchmark in BENCHMARKS:
-        chosen, rows = choose(benchmark), mini_rows(benchmark)
+        chosen, rows = choose(benchmark)[:limit], mini_rows(benchmark)[:limit]
         answers: dict[str, Counter[str]] = defaultdict(Counter)
         for each in chosen:
             answers[each.asked.kind][each.asked.answer] += 1
@@ -119,7 +122,8 @@ def cells(scores: dict[str, list[float]]) -> list[str]:
     for benchmark, values in scores.items():
         scenes = [row[SCENE] for row in mini_rows(benchmark)[: len(values)]]
         found = mean_interval(values, scenes)
-        written.append(f"{100 * found.mean:.1f} [{100 * found.low:.1f}, {100 * found.high:.1f}]")
+        ends = f" [{100 * found.low:.1f}, {100 * found.high:.1f}]" if found.stderr == found.stderr else ""  # one scene
+        written.append(f"{100 * found.mean:.1f}{ends}")
     return [*written, f"{means(scores)['mean']:.1f}"]
 
 

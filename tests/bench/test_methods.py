@@ -132,13 +132,13 @@ def test_methods_do_their_work_under_the_options_of_the_bench(costs):
 
 def test_a_method_that_does_nothing_ends_the_bench(family, monkeypatch):
     idle = replace(targets.CASES["contrastive"], options={"rho": 0})
-    monkeypatch.setattr(targets, "CASES", {**targets.CASES, "contrastive": idle})
+    monkeypatch.setattr("lmms_ca_plugin.bench.methods.CASES", {**targets.CASES, "contrastive": idle})
     with pytest.raises(LmmsCaError, match="contrastive did nothing on the bench's questions"):
         measure(family, BenchOptions(methods=("contrastive",), pairs=1))
 
 
 def test_a_method_without_a_row_is_measured_without_a_target(family, monkeypatch):
-    monkeypatch.setattr(targets, "CASES", {})
+    monkeypatch.setattr("lmms_ca_plugin.bench.methods.CASES", {})
     cost: Cost = measure(family, BenchOptions(methods=("dola",), pairs=1, new_tokens=1))[0]
     assert (cost.name, cost.verdict, cost.verdicts) == ("dola", None, {})
 

@@ -1,6 +1,7 @@
 """Figures hold the numbers of their table, read back from what is drawn; files are the same every time."""
 
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -85,6 +86,23 @@ def test_every_task_has_a_panel_and_every_method_a_line_of_its_own_shape():
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["vanilla", "contrastive", "random"]
 
 
+def test_a_point_of_score_is_as_high_in_every_panel():
+    table = tidy(("a", "b", "c"), seconds=False)
+    table.loc[table["task"] == "b", ["score", "ci95_low", "ci95_high"]] /= 20
+    spans = [np.ptp(axes.get_ylim()) for axes in curve(table, CAPTION, x_label="masked block").axes]
+    assert spans == pytest.approx([spans[0]] * 3)
+
+
+def test_labels_below_panels_lie_apart():
+    """Those of the sweeps; a longer one runs into its neighbour's, and over the page's edge."""
+    for label in ("masked block", "share of image tokens masked (rho)"):
+        figure = curve(tidy(("a", "b", "c"), xs=range(12)), CAPTION, x_label=label)
+        figure.canvas.draw()
+        below = [axes.xaxis.label.get_window_extent() for axes in figure.axes if axes.get_xlabel()]
+        assert len(below) == 3 and all(one.x1 < other.x0 for one, other in pairwise(below))
+        assert below[0].x0 >= 0 and below[-1].x1 <= figure.bbox.x1
+
+
 def test_no_two_lines_look_alike_in_grey_or_in_colour():
     assert len({line.marker for line in LINES}) == len({line.colour for line in LINES}) == len(LINES)
 
@@ -128,6 +146,13 @@ def test_differences_hold_every_interval_and_fill_what_is_significant():
     assert caption_of(figure).endswith("clustered by picture; filled: Holm-adjusted p < 0.05")
 
 
+def test_panels_share_a_scale_that_holds_every_interval():
+    table = tidy(("a", "b", "c"))
+    table.loc[table["task"] == "b", "delta_ci95_low"] = -60.0
+    limits = [axes.get_xlim() for axes in differences(table, CAPTION).axes]
+    assert len(set(limits)) == 1 and limits[0][0] < -60 and limits[0][1] > table["delta_ci95_high"].max()
+
+
 def test_no_difference_looks_like_none():
     table = tidy().assign(delta=0.0, delta_ci95_low=0.0, delta_ci95_high=0.0)
     (axes,) = differences(table, CAPTION).axes
@@ -147,7 +172,18 @@ def test_distances_draw_the_mean_between_the_quartiles():
         at = corners[corners[:, 0] == layer, 1]
         assert (at.min(), at.max()) == quartiles
     assert second.get_lines()[0].get_ydata().tolist() == [0.5, 0.0]
-    assert caption_of(figure) == "lab/toy; n = 5 (a), 1 (b); line: mean; band: first to third quartile"
+    assert caption_of(figure) == (
+        "lab/toy; n = 5 (a), 1 (b); distances to block 1, the last; line: mean; band: first to third quartile"
+    )
+
+
+def test_distances_lie_inside_one_scale():
+    """A later panel's, too."""
+    rows = [(task, layer, far) for task, far in (("a", 0.1), ("b", 0.9)) for layer in (0, 1)]
+    limits = [
+        axes.get_ylim() for axes in distances(pd.DataFrame(rows, columns=["task", "layer", "distance"]), CAPTION).axes
+    ]
+    assert len(set(limits)) == 1 and limits[0][0] == 0 and limits[0][1] > 0.9
 
 
 def test_chosen_writes_every_share_that_is_not_zero():

@@ -144,6 +144,12 @@ def test_a_command_that_leaves_half_a_result_leaves_none(harness_run, spoil):
     assert run().exists()
 
 
+def test_an_output_below_a_file_is_refused(tmp_path):
+    (tmp_path / "picture.jpg").touch()
+    with pytest.raises(LmmsCaError, match="picture.jpg/run cannot be made: .* Name another output folder"):
+        HarnessRun("llava_vanilla", {}, ("gqa",), tmp_path / "picture.jpg" / "run")()
+
+
 def test_a_command_without_a_result_file_is_an_error(tmp_path, monkeypatch):
     """The harness itself exits with 0 when an evaluation fails."""
     monkeypatch.setattr(HarnessRun, "command", ["true"])

@@ -194,8 +194,17 @@ def test_a_row_keeps_its_difference_when_its_run_is_read_alone(tmp_path):
     assert leaderboard([newer], tmp_path / "lb.csv").notes[-1].startswith("1 rows lost their difference to a newer run")
 
 
+def test_a_baseline_that_was_not_run_is_refused(tmp_path):
+    said = r"baseline=contrastiv: none of these runs is of it. Did you mean 'contrastive'\? Methods among them: "
+    with pytest.raises(InputError, match=said):
+        leaderboard([two_methods(tmp_path / "runs")], tmp_path / "lb.csv", baseline="contrastiv")
+    assert not (tmp_path / "lb.csv").exists()
+
+
 def test_no_baseline_no_difference(tmp_path):
-    leaderboard([two_methods(tmp_path / "runs")], tmp_path / "lb.csv", baseline="dola")
+    samples = {"ca_textvqa": task_samples("ca_textvqa", AFTER, clusters=CLUSTERS)}
+    write_run(tmp_path / "runs", samples, model="llava_contrastive", record=RECORD)
+    leaderboard([tmp_path / "runs"], tmp_path / "lb.csv")
     for row in read_csv(tmp_path / "lb.csv"):
         assert [row[name] for name in ("delta", "delta_ci95_low", "delta_ci95_high", "p_value", "p_holm")] == [None] * 5
         assert row["baseline"] == ""

@@ -117,8 +117,8 @@ def test_at_the_tolerance_no_number_decides():
         (lambda: change_sd(0), "share of flipped answers is 0"),
         (lambda: change_sd(0.05, 0.1), "10 points cannot come from 5 %"),
         (lambda: change_sd(0.05, math.nan), "difference is nan points"),
-        (lambda: design_effect(0.5, 0.1), "Clusters of 0.5"),
-        (lambda: design_effect(math.nan, 0.1), "Clusters of nan"),
+        (lambda: design_effect(0.5, 0.1), "cluster_size=0.5"),
+        (lambda: design_effect(math.nan, 0.1), "cluster_size=nan"),
         (lambda: detectable_difference(1, 0.4), "1 documents"),
     ],
 )

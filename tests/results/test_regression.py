@@ -216,8 +216,23 @@ def test_a_reference_gives_what_its_run_gave(tmp_path, monkeypatch):
     assert keep(base, "release-1.0").read_bytes() == first
 
 
-def test_a_real_run_can_be_kept(tmp_path):
-    tasks = load_reference(keep(real_sides()[0], "toy", tmp_path))
+def test_a_name_keeps_its_run(tmp_path, monkeypatch):
+    base, cand = sides(tmp_path, LOST)
+    monkeypatch.chdir(tmp_path)
+    first = keep(base, "release-1.0").read_bytes()
+    said = r"release-1.0.json.gz is a reference of this name, of another run. Take another name, or --replace it."
+    with pytest.raises(InputError, match=said):
+        keep(cand, "release-1.0")
+    assert keep(cand, "release-1.0", replace=True).read_bytes() != first
+    with pytest.raises(InputError, match=r"mini.json.gz is a reference of this name"):
+        keep(base, "mini")  # the package's own
+    assert not Path("leaderboards/references/mini.json.gz").exists()
+
+
+def test_a_real_run_can_be_kept(tmp_path, monkeypatch):
+    runs = [path.resolve() for path in real_sides()]
+    monkeypatch.chdir(tmp_path)
+    tasks = load_reference(keep(runs[0], "toy"))
     assert len(tasks) == 6
     assert tasks["ca_gqa"].provenance.model == "lab/toy"
     assert tasks["ca_gqa"].cluster_source == "image"

@@ -9,6 +9,7 @@ from trunks import PAPER
 from typer.testing import CliRunner
 
 from lmms_ca_plugin.cli import build
+from lmms_ca_plugin.cli._shared import asked_of
 from lmms_ca_plugin.engine.requests import Answer
 from lmms_ca_plugin.errors import InputError, OptionError
 from lmms_ca_plugin.harness import loaded
@@ -64,6 +65,15 @@ def test_an_option_that_the_study_varies_itself_is_refused(sweep, setting):
     asked = Asked(("mini",), Path(), given=given_options([setting]))
     with pytest.raises(OptionError, match=f"--set {setting.split('=')[0]}: the study {sweep} varies it itself"):
         load_sweep(sweep).variants(asked, PAPER)
+
+
+def test_what_is_given_twice_is_refused():
+    with pytest.raises(OptionError, match=r"--set contrastive.rho is given twice, as 0.3 and as 0.4. Give it once."):
+        given_options(["contrastive.rho=0.3", "contrastive.rho=0.4"])
+
+
+def test_a_task_named_twice_is_asked_once():
+    assert asked_of(["mini"], "", "mini_gqa, mini_gqa", Path(), None, 8, None, 0).tasks == ("mini_gqa",)
 
 
 def test_fusion_blocks_are_named_by_their_numbers():

@@ -239,7 +239,7 @@ def test_a_method_whose_options_were_given_must_run():
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"--image": "nowhere.png"}, "nowhere.png: there is no such file. Give a picture"),
+        ({"--image": "nowhere.png"}, "nowhere.png does not exist. Give a picture"),
         ({"--image": "llava/config.json"}, "config.json cannot be read as a picture"),
         ({"--question": " \n"}, "The question is blank. Give it as text"),
         ({"-o": "figure.jpg"}, "a figure cannot be written as '.jpg'. Allowed endings: .pdf, .png, .svg"),
@@ -271,7 +271,7 @@ def test_nothing_is_read_before_what_can_be_refused(folder, tmp_path, monkeypatc
     monkeypatch.setattr("lmms_ca_plugin.studies.explain.load", None)
     with pytest.raises(OptionError, match="has no block 6"):
         explain(folder / "cup.png", "?", ExplainOptions(CheckpointOptions(str(folder / "llava")), layers=(6,)))
-    with pytest.raises(InputError, match="no such file"):
+    with pytest.raises(InputError, match="cap.png does not exist"):
         explain(folder / "cap.png", "?", ExplainOptions(CheckpointOptions("hub/unreachable")))
     file = tmp_path / "profile.json"
     file.write_text(json.dumps(LayerProfile("llava", 6, (0,), 2, 3, checkpoint_sha="0" * 64).to_json()))

@@ -203,12 +203,18 @@ def test_a_finished_study_loads_no_model(copied, finished, monkeypatch):
     [
         ({"seed": 1}, "is of another study: its seed is 0, not 1. Name another output folder"),
         ({"limit": 3}, "its limit is 4, not 3"),
-        ({"variants": (Variant("vanilla", "vanilla", {}),)}, "its variants is"),
+        ({"variants": (Variant("vanilla", "vanilla", {}),)}, "its variants.contrastive is"),
     ],
 )
 def test_another_study_in_the_folder_is_refused(copied, change, message):
     with pytest.raises(InputError, match=re.escape(message)):
         Runner(replace(copied, **change)).run()
+
+
+def test_another_option_of_one_variant_is_named(copied):
+    other = tuple(replace(v, options={**v.options, "rho": 0.5}) if v.name == "rho_0" else v for v in copied.variants)
+    with pytest.raises(InputError, match=r"its variants.rho_0.rho is 0.0, not 0.5, and its seed differs. Name another"):
+        Runner(replace(copied, variants=other, seed=1)).run()
 
 
 def test_more_documents_are_added_to_those_that_are_there(copied, finished, monkeypatch):
@@ -240,7 +246,10 @@ def test_more_documents_of_another_data_set_are_refused(copied, monkeypatch):
 
 @pytest.mark.parametrize(
     ("what", "other", "message"),
-    [("checkpoint_sha", "ab12", "its weights is .*, not 'ab12'"), ("versions", {"torch": "0"}, "its versions is ")],
+    [
+        ("checkpoint_sha", "ab12", "its weights is .*, not 'ab12'"),
+        ("versions", {"torch": "0"}, "its versions.plugin is "),
+    ],
 )
 def test_a_finished_study_is_of_its_weights_and_versions(copied, monkeypatch, what, other, message):
     monkeypatch.setattr("lmms_ca_plugin.harness.runner.load", None)

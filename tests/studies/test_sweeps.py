@@ -273,7 +273,7 @@ def test_captions_say_whether_intervals_are_clustered(asked, tmp_path):
 @pytest.mark.parametrize(
     ("options", "label", "to"),
     [
-        ({}, "Hellinger distance", ""),
+        ({}, "Hellinger distance", "; distances to block 1, the last"),
         ({"distance": "jsd", "to_layer": 3}, "Jensen-Shannon divergence", "; distances to block 3"),
     ],
 )

@@ -9,9 +9,9 @@ import yaml
 from typer.testing import CliRunner
 
 from lmms_ca_plugin.cli import build
-from lmms_ca_plugin.errors import OptionError
+from lmms_ca_plugin.errors import InputError, OptionError
 from lmms_ca_plugin.scoring.documents import BENCHMARKS, score
-from lmms_ca_plugin.tiny.benchmarks.mini import QUESTIONS, SCENE, choose, mini_features, mini_rows
+from lmms_ca_plugin.tiny.benchmarks.mini import QUESTIONS, SCENE, choose, mini_features, mini_rows, write_rows
 from lmms_ca_plugin.tiny.evaluation import SHOWN, by_kind, cells, evaluate, means, most_frequent
 from lmms_ca_plugin.tiny.world.prompts import INSTRUCTIONS
 from lmms_ca_plugin.tiny.world.questions._asked import names
@@ -77,6 +77,17 @@ def test_the_right_answer_scores_full_marks(benchmark):
 
 def test_the_most_frequent_answers_score_little():
     assert means(most_frequent())["mean"] <= 45
+    assert {len(scores) for scores in most_frequent(limit=3).values()} == {3}
+
+
+def test_one_scene_has_no_interval():
+    assert cells({"gqa": [1.0]}) == ["100.0", "100.0"]
+
+
+def test_rows_need_a_folder(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="file cannot be made: .* Name another folder"):
+        write_rows(tmp_path / "file")
 
 
 def test_balanced_sets_are_balanced():

@@ -24,4 +24,4 @@ def variants(asked: Asked, trunk: Trunk) -> Sequence[Variant]:
 
 def figures(finished: Finished, table: pd.DataFrame) -> Mapping[str, Figure]:
     """The score at every block, and the time where it was measured."""
-    return {"layermask": curve(table, caption_of(finished), x_label="block at whose input the image tokens are taken")}
+    return {"layermask": curve(table, caption_of(finished), x_label="masked block")}

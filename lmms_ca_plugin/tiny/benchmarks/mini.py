@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Features, Value
 
+from lmms_ca_plugin.errors import InputError
 from lmms_ca_plugin.tiny.benchmarks import rows, schemas
 from lmms_ca_plugin.tiny.benchmarks.rows import Row
 from lmms_ca_plugin.tiny.world.questions import Asked, load
@@ -117,8 +118,14 @@ def write_rows(folder: Path) -> list[Path]:
 
     Returns:
         The files.
+
+    Raises:
+        InputError: The folder cannot be made.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder} cannot be made: {error}. Name another folder.") from error
     files = []
     for benchmark in _FORMS:
         files.append(folder / f"mini_{benchmark}.parquet")
