@@ -64,7 +64,7 @@ def quickstart(
     print("\n" + "\n".join(render(table, "markdown") for table in wide_tables(board.rows)))
     console.print(
         f"The table with intervals, paired differences and p-values: {csv}\n"
-        "Next: lmms-ca sweep layermask, lmms-ca models, and the README for real weights.",
+        "Next: uv run lmms-ca sweep layermask, uv run lmms-ca models, and the README for real weights.",
         soft_wrap=True,
     )
 

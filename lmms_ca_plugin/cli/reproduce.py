@@ -88,7 +88,7 @@ def reproduce(
                 console.print(f"{about}: {printed}; ours {claim.ours}", soft_wrap=True)
     if "mini" in names:
         console.print("mini is no checkpoint of the paper: what it does says nothing about LLaVA.", soft_wrap=True)
-    console.print("files: " + ", ".join(map(str, dict.fromkeys(files))), soft_wrap=True)
+    console.print("\n".join(["files:", *map(str, dict.fromkeys(files))]), soft_wrap=True)
 
 
 def _costs(title: str, cost: Cost) -> Table:
