@@ -243,7 +243,8 @@ class Journal:
 
 def _difference(name: str, there: Any, here: Any) -> str:
     """Says what differs first, down to the one setting, e.g. `variants.rho_0.rho is '0.1', not '0.2'`."""
-    if isinstance(there, Mapping) and isinstance(here, Mapping):
-        key = next(key for key in {**there, **here} if there.get(key) != here.get(key))
-        return _difference(f"{name}.{key}", there.get(key), here.get(key))
+    both = isinstance(there, Mapping) and isinstance(here, Mapping)
+    for key in {**there, **here} if both else ():
+        if there.get(key) != here.get(key):
+            return _difference(f"{name}.{key}", there.get(key), here.get(key))
     return f"{name} is {there!r}, not {here!r}"

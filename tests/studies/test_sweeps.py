@@ -370,6 +370,19 @@ def run_of(scores, variants, prefix="ca_", args=PAPERS):
     return pd.DataFrame(rows)
 
 
+def test_claims_name_all_that_tie():
+    ratios = pd.DataFrame(
+        {"task": "ca_gqa", "x": [0.0, 0.5, 1.0], "score": [60.0, 60.0, 0.0], "delta": [0.0, 0.0, -60.0]}
+    )
+    ratios = ratios.assign(delta_ci95_low=-2.0, delta_ci95_high=2.0)
+    best, _ = load_target("fig7").claims(SimpleNamespace(table=ratios))
+    assert best.ours == "0.0, 0.5 (+0.0 [-2.0, +2.0] to vanilla)"
+    logs = [{"pre_layer": block, "distances": {"2": 0.5, "4": 0.5, "8": 0.1}} for block in (2, 4, 4, 2)]
+    answers = {("ca_gqa", i): SimpleNamespace(log=log, image_tokens=16) for i, log in enumerate(logs)}
+    (most,) = load_target("fig6").claims(SimpleNamespace(finished=SimpleNamespace(answers={"all": answers})))
+    assert most.ours == "2, 4 (50 % each)"
+
+
 def test_printed_values_stand_beside_ours():
     table = run_of((60, 61, 62, 63, 64, 65), ("vanilla", "all", "deep", "shallow", "fusion"))
     layout = laid_out(load_target("table3"), {"llava-hf/llava-1.5-7b-hf": table})
