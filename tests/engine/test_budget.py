@@ -185,6 +185,23 @@ def test_a_batch_that_a_gpu_refuses_is_halved_and_later_ones_are_dealt_smaller(f
     assert capsys.readouterr().err.count(f"a batch of 4 does not fit and is halved. {refusal}") == 1
 
 
+def test_a_batch_that_the_budget_does_not_hold_says_nothing_of_later_ones(monkeypatch):
+    """Its prompts may be longer than theirs; to count is free, so each batch is tried whole."""
+    family = make_family("llava")
+    made, tried = Branched(family, {"vanilla": make("vanilla")}, RunOptions(batch_size=4)), []
+    answer = made._answer_together
+
+    def on_a_small_budget(questions, generation, inputs):
+        tried.append(len(questions))
+        if tried == [4]:
+            raise MemoryLimitError("too long")
+        return answer(questions, generation, inputs)
+
+    monkeypatch.setattr(made, "_answer_together", on_a_small_budget)
+    list(made.answer([Request(question, Generation(max_new_tokens=1)) for question in mixed_questions()]))
+    assert tried == [4, 2, 2, 4]
+
+
 def test_another_failure_is_not_taken_for_too_little_memory(monkeypatch):
     made, tried = Engine(make_family("llava"), make("vanilla"), RunOptions(batch_size=4)), []
 

@@ -12,7 +12,7 @@ from toys import mixed_questions
 from lmms_ca_plugin.engine.engine import Engine
 from lmms_ca_plugin.engine.fingerprint import checkpoint_sha
 from lmms_ca_plugin.engine.generation import Generation
-from lmms_ca_plugin.engine.load import CheckpointOptions, InputOptions, describe, load
+from lmms_ca_plugin.engine.load import CheckpointOptions, InputOptions, _device, describe, load
 from lmms_ca_plugin.engine.requests import Request, RunOptions
 from lmms_ca_plugin.engine.trace import Trace
 from lmms_ca_plugin.errors import CheckpointError, InputError, OptionError
@@ -118,6 +118,15 @@ def test_what_generate_would_do_to_scores_is_refused(copied):
         opened(copied)
     file.write_text(json.dumps({**plain, "temperature": 0.2, "do_sample": True, "repetition_penalty": 1.0}))
     opened(copied)  # how tokens are drawn is the task's to say
+
+
+def test_the_default_device_is_this_processs_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert _device(CheckpointOptions()) == torch.device("cuda:1")
+    assert _device(CheckpointOptions(device_map="cpu")) == torch.device("cpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert _device(CheckpointOptions()) == torch.device("cpu")
 
 
 def test_a_device_beside_a_device_map_is_refused(folder):

@@ -285,3 +285,10 @@ def test_no_results_of_the_harness(broken, content, message):
 def test_an_empty_folder_and_none(tmp_path):
     refused(tmp_path, r"holds no .*exits with status 0 all the same")
     refused(tmp_path / "nowhere", r"nowhere does not exist")
+
+
+def test_a_file_of_another_name_is_no_results_file(tmp_path):
+    (tmp_path / "scores.json").write_text("{}")
+    refused(
+        tmp_path / "scores.json", r"scores\.json is no results file of the harness; its name ends in _results\.json"
+    )
