@@ -17,6 +17,7 @@ from lmms_ca_plugin.figures._table import checked, numbers, one_metric
 from lmms_ca_plugin.figures.style import (
     GREY,
     LINES,
+    SETTINGS,
     Caption,
     Grid,
     Line,
@@ -25,12 +26,14 @@ from lmms_ca_plugin.figures.style import (
     styled,
     title,
     whole_ticks,
+    wrapped,
     write_caption,
 )
 from lmms_ca_plugin.results.schema import BASELINE
 
 COLUMNS = ("variant", "method", "x", "task", "metric", "score", "ci95_low", "ci95_high", "n")
 SCORE, TIME = 1.35, 0.75  # inches, heights of the two panels of a task
+PANEL = 0.85  # of a column of the grid; the rest is for what stands left of the axis
 DODGE = 0.2  # of the distance between two points, by which several methods' points stand apart
 
 
@@ -82,7 +85,7 @@ def curve(table: pd.DataFrame, caption: Caption, *, x_label: str) -> Figure:
         if (points["x"] % 1 == 0).all():
             whole_ticks(lowest)
         if grid.is_bottom(i, len(metrics)):
-            lowest.set_xlabel(x_label)
+            lowest.set_xlabel(wrapped(x_label, PANEL * grid.width / grid.columns, SETTINGS["axes.labelsize"]))
         if i % grid.columns == 0:
             upper.set_ylabel("score, %")
             if timed:
@@ -107,7 +110,8 @@ def _scores(axes: Axes, points: pd.DataFrame, vanilla: pd.DataFrame, lines: dict
     for score, low, high in vanilla[["score", "ci95_low", "ci95_high"]].to_numpy(float):
         axes.axhspan(low, high, color=GREY, alpha=0.2, linewidth=0, gid="vanilla interval")
         axes.axhline(score, color="black", linestyle=(0, (5, 2)), linewidth=0.8, label=BASELINE, zorder=3)
-    step = points["x"].drop_duplicates().sort_values().diff().min() if len(lines) > 1 else 0.0
+    gaps = points["x"].drop_duplicates().sort_values().diff().dropna()
+    step = gaps.min() if len(gaps) else 1.0
     for method, rows in points.groupby("method", sort=False):
         line, rows = lines[str(method)], rows.sort_values("x")
         beside = DODGE * (list(lines).index(str(method)) - (len(lines) - 1) / 2)  # intervals must not hide one another

@@ -114,9 +114,13 @@ def new_figure(width: float, height: float, layout: Literal["constrained"] | Non
 def write_caption(figure: Figure, parts: Sequence[str]) -> None:
     """Writes the small line under a figure, wrapped to its width; empty parts are left out."""
     text = "; ".join(part for part in parts if part).replace(" %", "\u00a0%")  # a number keeps its sign beside it
-    letters = int(figure.get_figwidth() * 72 / (0.55 * SMALL))  # a letter is about 0.55 of its size wide
     # constrained layout keeps room for this label alone, whatever it holds
-    figure.supxlabel(textwrap.fill(text, letters), fontsize=SMALL, color=GREY, x=0.01, ha="left")
+    figure.supxlabel(wrapped(text, figure.get_figwidth(), SMALL), fontsize=SMALL, color=GREY, x=0.01, ha="left")
+
+
+def wrapped(text: str, width: float, size: float) -> str:
+    """Breaks a text into lines of a width in inches; a letter is about 0.55 of its size in points wide."""
+    return textwrap.fill(text, int(width * 72 / (0.55 * size)))
 
 
 def counted(numbers: dict[str, tuple[int, int]]) -> str:

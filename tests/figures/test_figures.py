@@ -94,13 +94,21 @@ def test_a_point_of_score_is_as_high_in_every_panel():
 
 
 def test_labels_below_panels_lie_apart():
-    """Those of the sweeps; a longer one runs into its neighbour's, and over the page's edge."""
-    for label in ("masked block", "share of image tokens masked (rho)"):
+    """However long they are: none runs into its neighbour's, or over the page's edge."""
+    for label in ("masked block", "block at whose input the image tokens are taken away, counted from 0"):
         figure = curve(tidy(("a", "b", "c"), xs=range(12)), CAPTION, x_label=label)
         figure.canvas.draw()
         below = [axes.xaxis.label.get_window_extent() for axes in figure.axes if axes.get_xlabel()]
         assert len(below) == 3 and all(one.x1 < other.x0 for one, other in pairwise(below))
         assert below[0].x0 >= 0 and below[-1].x1 <= figure.bbox.x1
+
+
+def test_several_methods_stand_beside_one_another():
+    """At a single x, too, which has no neighbour to be measured by."""
+    for xs in ((0, 1, 2), (4,)):
+        axes = curve(tidy(xs=xs, methods=("a", "b")), CAPTION, x_label="x").axes[0]
+        a, b = (by_label(axes)[name].get_xdata() for name in "ab")
+        assert a == pytest.approx(np.array(xs) - 0.1) and b == pytest.approx(np.array(xs) + 0.1)
 
 
 def test_no_two_lines_look_alike_in_grey_or_in_colour():
