@@ -12,6 +12,7 @@ import re
 import types
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
+from functools import cache
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from lmms_ca_plugin.errors import OptionError, unknown
@@ -84,6 +85,7 @@ def _convert(annotation: Any, value: Any) -> Any:
     raise TypeError(f"options cannot be of type {annotation!r}")
 
 
+@cache  # of every question's settings, too
 def option_types(cls: type[Any]) -> dict[str, Any]:
     """Lists a dataclass's options.
 

@@ -463,6 +463,16 @@ def test_documents_keep_their_numbers(finished):
     assert any(max(of) > 4 for of in asked.values())
 
 
+def test_documents_that_were_not_chosen_are_not_read_to_score_the_others(finished):
+    """Else a subset of a large set takes as long to score as the whole, variant by variant."""
+    tasks = load_tasks(finished.study.tasks, finished.study.limit, finished.study.seed)
+    tasks.instances()
+    for name, task in tasks.tasks.items():
+        read = {i for i, document in enumerate(task.eval_docs_no_media) if document is not None}
+        assert read == tasks.chosen[name] and len(task.eval_docs_no_media) == len(task.eval_docs) > len(read)
+        assert all("image" not in task.eval_docs_no_media[i] for i in read)
+
+
 @pytest.mark.parametrize(
     ("scorer", "message"),
     [
