@@ -10,7 +10,7 @@ import ast
 import math
 import re
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from functools import cache
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -18,6 +18,8 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 from lmms_ca_plugin.errors import OptionError, unknown
 
 T = TypeVar("T")
+_hints: Callable[[Any], dict[str, Any]] = cache(get_type_hints)
+"""Annotations, evaluated once per class: every question's settings ask for them."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,6 @@ def _convert(annotation: Any, value: Any) -> Any:
     raise TypeError(f"options cannot be of type {annotation!r}")
 
 
-@cache  # of every question's settings, too
 def option_types(cls: type[Any]) -> dict[str, Any]:
     """Lists a dataclass's options.
 
@@ -95,7 +96,7 @@ def option_types(cls: type[Any]) -> dict[str, Any]:
     Returns:
         Annotation by field name, in the order of the fields.
     """
-    hints = get_type_hints(cls)
+    hints = _hints(cls)
     return {f.name: hints[f.name] for f in fields(cls) if f.init}
 
 

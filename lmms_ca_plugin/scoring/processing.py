@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 
 from lmms_ca_plugin.scoring.words import ARTICLES, CONTRACTIONS, NUMBER_WORDS
 
@@ -19,6 +20,8 @@ _MARKS = ';/[]"{}()=+\\_-><@`,?!'
 _DIGITS_WITH_COMMA = re.compile(r"\d,\d")
 _PERIOD = re.compile(r"\.(?!\d)")
 _MOST_PERIODS = int(re.UNICODE)
+_KEPT = 2**16
+"""Texts whose form is kept: ten annotators and three metrics ask for the same few words over and over."""
 
 
 def tidy(text: str) -> str:
@@ -33,6 +36,7 @@ def tidy(text: str) -> str:
     return text.replace("\n", " ").replace("\t", " ").strip()
 
 
+@lru_cache(_KEPT)
 def strip_punctuation(text: str) -> str:
     """Removes 21 punctuation marks and periods, or replaces the marks by spaces.
 
@@ -78,6 +82,7 @@ def vqa_tool_text(text: str, contractions: Mapping[str, str] = CONTRACTIONS) -> 
     return normalize_words(strip_punctuation(tidy(text)), contractions)
 
 
+@lru_cache(_KEPT)
 def evalai_text(text: str) -> str:
     """Processes an answer as EvalAI and m4c do: all commas and question marks go first, and `'s` is split off.
 
