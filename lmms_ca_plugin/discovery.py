@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import pkgutil
 import sys
-from collections.abc import Iterable
 from functools import cache
 from importlib.metadata import EntryPoints, entry_points
+from importlib.util import find_spec
 
-from lmms_ca_plugin.errors import LmmsCaError
+from lmms_ca_plugin.errors import LmmsCaError, unknown
 
 
-def modules(package: str, paths: Iterable[str]) -> dict[str, str]:
+def modules(package: str) -> dict[str, str]:
     """Lists what can be loaded by name.
 
     Args:
         package: The folder's package, e.g. `lmms_ca_plugin.methods`; other packages' group is `lmms_ca.methods`.
-        paths: Its `__path__`.
 
     Returns:
         Module path by name, sorted by name; files that begin with an underscore are left out.
@@ -28,7 +27,10 @@ def modules(package: str, paths: Iterable[str]) -> dict[str, str]:
     Raises:
         LmmsCaError: Two packages give one name.
     """
-    found = {m.name: f"{package}.{m.name}" for m in pkgutil.iter_modules(paths) if not m.name.startswith("_")}
+    spec = find_spec(package)
+    assert spec is not None
+    files = pkgutil.iter_modules(spec.submodule_search_locations)
+    found = {file.name: f"{package}.{file.name}" for file in files if not file.name.startswith("_")}
     group = f"lmms_ca.{package.rpartition('.')[2]}"
     for point in _entry_points(group, tuple(sys.path)):
         if found.setdefault(point.name, point.value) != point.value:
@@ -37,6 +39,26 @@ def modules(package: str, paths: Iterable[str]) -> dict[str, str]:
                 f"{found[point.name]}. Rename it, or uninstall one of the two packages."
             )
     return dict(sorted(found.items()))
+
+
+def module_of(kind: str, package: str, name: str) -> str:
+    """Finds what a name stands for.
+
+    Args:
+        kind: What the name names, e.g. `"method"`.
+        package: The folder's package.
+        name: What was given.
+
+    Returns:
+        Its module path.
+
+    Raises:
+        OptionError: The folder has no such file, and no other package adds it.
+    """
+    known = modules(package)
+    if name not in known:
+        raise unknown(kind, name, known)
+    return known[name]
 
 
 @cache

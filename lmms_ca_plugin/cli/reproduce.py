@@ -22,6 +22,7 @@ from lmms_ca_plugin.cli._shared import (
     without_network_if_bundled,
 )
 from lmms_ca_plugin.options import names_in
+from lmms_ca_plugin.studies import target_module
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -51,6 +52,9 @@ def reproduce(
     ] = 0,
 ) -> None:
     """Reproduce tables or figures of the paper: their layout, printed values, ours, differences and intervals."""
+    wanted = list(dict.fromkeys(names_in(targets)))
+    for name in wanted:  # before imports that take many seconds
+        target_module(name)
     names = pretrained or ["mini"]
     tasks = tasks or ("mini" if names == ["mini"] else "ca")
     without_network_if_bundled(names, tasks)
@@ -63,7 +67,6 @@ def reproduce(
     from lmms_ca_plugin.studies.sweep import refuse_unused
     from lmms_ca_plugin.studies.targets import load_target
 
-    wanted = list(dict.fromkeys(names_in(targets)))
     asked = asked_of(names, model_args, tasks, output, settings, batch_size, limit, seed, timing, memory_gib)
     refuse_unused(list(dict.fromkeys(load_target(name).sweep for name in wanted)), asked)
     checkpoints = [replace(asked.checkpoint, pretrained=name) for name in names]

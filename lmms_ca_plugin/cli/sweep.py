@@ -24,6 +24,7 @@ from lmms_ca_plugin.cli._shared import (
     without_network_if_bundled,
 )
 from lmms_ca_plugin.options import names_in
+from lmms_ca_plugin.studies import sweep_module
 
 
 def sweep(
@@ -42,6 +43,9 @@ def sweep(
     memory_gib: MemoryGib = None,
 ) -> None:
     """Run studies, or what is missing of them: every batch passes once, and each variant from where it differs."""
+    wanted = names_in(names)
+    for name in wanted:  # before imports that take many seconds
+        sweep_module(name)
     without_network_if_bundled([pretrained], tasks)
 
     from lmms_ca_plugin.studies.sweep import refuse_unused
@@ -49,7 +53,6 @@ def sweep(
 
     asked = asked_of([pretrained], model_args, tasks, output, settings, batch_size, limit, seed, timing, memory_gib)
     console = open_console()
-    wanted = names_in(names)
     refuse_unused(wanted, asked)
     for name, swept in run(wanted, asked).items():
         console.print(show(swept.table, f"{name} on {pretrained}"))

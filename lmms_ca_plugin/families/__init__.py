@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def family_names() -> tuple[str, ...]:
     """Lists the supported `model_type`s, sorted; imports none of them."""
-    return tuple(modules(__name__, __path__))
+    return tuple(modules(__name__))
 
 
 def load_family(model_type: str) -> type[Family]:
@@ -29,7 +29,7 @@ def load_family(model_type: str) -> type[Family]:
     Raises:
         CheckpointError: There is no such file.
     """
-    known = modules(__name__, __path__)
+    known = modules(__name__)
     if model_type not in known:
         raise CheckpointError(
             f"Checkpoints of type '{model_type}' are not supported.{nearest(model_type, known)} "

@@ -10,8 +10,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from lmms_ca_plugin.discovery import modules
-from lmms_ca_plugin.errors import unknown
+from lmms_ca_plugin.discovery import module_of, modules
 
 if TYPE_CHECKING:
     from lmms_ca_plugin.methods._contract import Method
@@ -41,7 +40,7 @@ def model_ids(entry: str) -> tuple[str, str]:
 
 def method_names() -> tuple[str, ...]:
     """Lists the methods, sorted; imports none of them."""
-    return tuple(modules(__name__, __path__))
+    return tuple(modules(__name__))
 
 
 def method_entries() -> tuple[MethodEntry, ...]:
@@ -62,8 +61,5 @@ def load_method(name: str) -> type[Method]:
     Raises:
         OptionError: There is no such file.
     """
-    known = modules(__name__, __path__)
-    if name not in known:
-        raise unknown("method", name, known)
-    method: type[Method] = import_module(known[name]).METHOD
+    method: type[Method] = import_module(module_of("method", __name__, name)).METHOD
     return method

@@ -41,8 +41,8 @@ from lmms_ca_plugin.studies.targets import Claim, load_target
 from lmms_ca_plugin.studies.tidy import agreement, tidy
 
 ASKED = Asked(("ca",), None)
-SWEEPS = tuple(modules(sweeps.__name__, sweeps.__path__))
-TARGETS = tuple(modules(targets.__name__, targets.__path__))
+SWEEPS = tuple(modules(sweeps.__name__))
+TARGETS = tuple(modules(targets.__name__))
 
 
 # ---- variants --------------------------------------------------------------------------------------------------------
@@ -160,6 +160,22 @@ def test_unknown_sweeps_and_targets_are_named():
         load_sweep("scopes")
     with pytest.raises(OptionError, match="Unknown table or figure of the paper 'table4'. Did you mean 'table"):
         load_target("table4")
+
+
+@pytest.mark.parametrize("command", ["sweep scopes", "reproduce table4"])
+def test_a_wrong_name_is_refused_before_anything_heavy_is_imported(command):
+    told = """
+import sys
+from lmms_ca_plugin import cli
+
+try:
+    cli.main()
+finally:
+    print([m for m in ("torch", "pandas", "lmms_eval") if m in sys.modules])
+"""
+    words = [sys.executable, "-c", told, *command.split()]
+    ran = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stdout) == (1, "[]\n") and "Did you mean" in ran.stderr
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,10 @@ from typing import Protocol, cast
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lmms_ca_plugin.discovery import modules
-from lmms_ca_plugin.errors import unknown
 from lmms_ca_plugin.families._contract import Trunk
 from lmms_ca_plugin.harness.study import Finished
 from lmms_ca_plugin.methods._variant import Variant
+from lmms_ca_plugin.studies import sweep_module
 from lmms_ca_plugin.studies.asked import Asked
 
 
@@ -33,7 +32,4 @@ def load_sweep(name: str) -> Sweep:
     Raises:
         OptionError: There is none of that name.
     """
-    known = modules(__name__, __path__)
-    if name not in known:
-        raise unknown("sweep", name, known)
-    return cast(Sweep, import_module(known[name]))
+    return cast(Sweep, import_module(sweep_module(name)))

@@ -6,8 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 
-from lmms_ca_plugin.discovery import modules
-from lmms_ca_plugin.errors import unknown
+from lmms_ca_plugin.studies import target_module
 from lmms_ca_plugin.studies.sweep import Swept
 
 
@@ -61,8 +60,5 @@ def load_target(name: str) -> Target:
     Raises:
         OptionError: There is none of that name.
     """
-    known = modules(__name__, __path__)
-    if name not in known:
-        raise unknown("table or figure of the paper", name, known)
-    target: Target = import_module(known[name]).TARGET
+    target: Target = import_module(target_module(name)).TARGET
     return target
