@@ -103,6 +103,6 @@ def _costs(title: str, cost: Cost) -> Table:
     more = f", and those by which {', '.join(cost.makes_inputs)} makes its inputs" if cost.makes_inputs else ""
     shown.add_row("block passes per question", f"at most {cost.passes} (one by one: {cost.passes_alone}){more}")
     shown.add_row("timed", f"{cost.probed.questions} questions in {cost.probed.seconds:.1f} s on {cost.device}")
-    shown.add_row("hours", f"{cost.probed.hours:.2f}")
+    shown.add_row("hours of answering", f"{cost.probed.hours:.2f}")
     shown.add_row("memory that branches may use", f"{cost.memory_gib:.1f} GiB")
     return shown

@@ -6,7 +6,8 @@ per question instead of its inverse.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -15,9 +16,11 @@ from matplotlib.figure import Figure
 from lmms_ca_plugin.errors import InputError
 from lmms_ca_plugin.figures._table import checked, numbers, one_metric
 from lmms_ca_plugin.figures.style import (
+    COLUMN,
     GREY,
     LINES,
     SETTINGS,
+    SHADES,
     Caption,
     Grid,
     Line,
@@ -38,7 +41,9 @@ DODGE = 0.2  # of the distance between two points, by which several methods' poi
 
 
 @styled
-def curve(table: pd.DataFrame, caption: Caption, *, x_label: str) -> Figure:
+def curve(
+    table: pd.DataFrame, caption: Caption, *, x_label: str, blocks: Mapping[str, Sequence[int]] = MappingProxyType({})
+) -> Figure:
     """Draws one panel per task, and a second one below it where the table has times.
 
     Args:
@@ -47,6 +52,7 @@ def curve(table: pd.DataFrame, caption: Caption, *, x_label: str) -> Figure:
             variant `vanilla`, whose x is empty, is a horizontal line; an interval that is empty is left out.
         caption: Checkpoint, and the intervals' kind.
         x_label: What x is.
+        blocks: Blocks to shade where x is a block, by what they are called; at most three kinds.
 
     Returns:
         The figure, a column or a page wide.
@@ -75,6 +81,7 @@ def curve(table: pd.DataFrame, caption: Caption, *, x_label: str) -> Figure:
         upper = figure.add_subplot(parts[0])
         mine, vanilla = points[points["task"] == task], rows[(rows["task"] == task) & (rows["variant"] == BASELINE)]
         _scores(upper, mine, vanilla, lines)
+        _shade(upper, blocks)
         uppers.append(upper)
         title(upper, f"{task}, {metric}")
         lowest = upper
@@ -92,7 +99,7 @@ def curve(table: pd.DataFrame, caption: Caption, *, x_label: str) -> Figure:
                 lowest.set_ylabel("s / question")
     _span_alike(uppers)
     handles, labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper left", ncols=len(labels))
+    figure.legend(handles, labels, loc="outside upper left", ncols=min(len(labels), 3 if grid.width == COLUMN else 6))
     drawn = f"bars and band: {caption.interval}" if caption.interval else ""
     write_caption(figure, (caption.checkpoint, counted(numbers(rows)), drawn))
     return figure
@@ -123,6 +130,22 @@ def _scores(axes: Axes, points: pd.DataFrame, vanilla: pd.DataFrame, lines: dict
         axes.vlines(
             known["x"], known["ci95_low"], known["ci95_high"], color=line.colour, linewidth=0.7, gid="intervals"
         )
+
+
+def _shade(axes: Axes, blocks: Mapping[str, Sequence[int]]) -> None:
+    for (name, of_name), shade in zip(blocks.items(), SHADES, strict=False):
+        for i, block in enumerate(of_name):
+            axes.axvspan(
+                block - 0.5,
+                block + 0.5,
+                facecolor=shade.colour,
+                alpha=0.3,
+                hatch=shade.hatch,
+                linewidth=0,
+                zorder=0,
+                label=name if i == 0 else None,
+                gid=f"{name} {block}",
+            )
 
 
 def _times(axes: Axes, points: pd.DataFrame, vanilla: pd.DataFrame, lines: dict[str, Line]) -> None:

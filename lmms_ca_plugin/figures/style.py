@@ -73,6 +73,17 @@ LINES = (
 
 
 @dataclass(frozen=True)
+class Shade:
+    """How blocks are marked, behind the curves."""
+
+    colour: str
+    hatch: str | None
+
+
+SHADES = (Shade(SKY, None), Shade(PURPLE, "...."), Shade(ORANGE, "////"))
+
+
+@dataclass(frozen=True)
 class Caption:
     """What the small line under a figure says.
 

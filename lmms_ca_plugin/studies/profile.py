@@ -23,6 +23,7 @@ from lmms_ca_plugin.harness.journal import Key
 from lmms_ca_plugin.harness.loaded import LoadedTasks
 from lmms_ca_plugin.harness.runner import Runner
 from lmms_ca_plugin.harness.study import Finished, Study
+from lmms_ca_plugin.layer_profile import LayerProfile
 from lmms_ca_plugin.methods._variant import Variant
 from lmms_ca_plugin.results.layer_scores import KNOCKOUT, ZERO, from_tables
 from lmms_ca_plugin.results.profile_file import write_profile
@@ -91,7 +92,7 @@ def profile(asked: Asked, output: Path, rules: ProfileRules) -> Profiled:
     scores = from_tables(_table(finished, vanilla, pictures), tables, trunk.num_blocks)
     found = find_profile(scores, trunk.model_type, runner.weights, rules, source)
     write_profile(output, found)
-    return Profiled(found, output, _drawn(finished))
+    return Profiled(found, output, _drawn(finished, found.layers))
 
 
 def pictures_of(tasks: LoadedTasks) -> dict[Key, str]:
@@ -111,7 +112,9 @@ def pictures_of(tasks: LoadedTasks) -> dict[Key, str]:
     for name, task in sorted(tasks.tasks.items()):
         chosen = tasks.chosen[name]
         # All documents, the chosen ones or not: what a picture is called, and so its half, must not depend on a limit.
-        for doc_id, doc in enumerate(task.eval_docs_no_media):
+        documents = task.eval_docs_no_media
+        for doc_id in range(len(documents)):  # by number: what is not asked may be left out of a walk through them
+            doc = documents[doc_id]
             cluster = _cluster(name, task, doc)
             picture = names.setdefault(doc.get("scene") or cluster, f"{name}/{cluster}")
             if chosen is None or doc_id in chosen:
@@ -151,9 +154,11 @@ def _place(variant: Variant) -> tuple[str, int]:
     return str(variant.options["mode"]), int(variant.options["layer"])
 
 
-def _drawn(finished: Finished) -> tuple[Path, ...]:
+def _drawn(finished: Finished, found: LayerProfile) -> tuple[Path, ...]:
     table = tidy(finished)
     modes = {v.name: BASELINE if v.name == BASELINE else _place(v)[0] for v in finished.study.variants}
     table["method"] = table["variant"].map(modes)  # a curve per mode
-    figure = curve(table, caption_of(finished), x_label="masked block")
+    roles = {"fusion": found.fusion, "post": (found.post,), "review": (found.review,)}
+    blocks = {role: [block for block in of_role if block is not None] for role, of_role in roles.items()}
+    figure = curve(table, caption_of(finished), x_label="masked block", blocks=blocks)
     return save_forms(figure, finished.study.output / "profile")

@@ -93,6 +93,19 @@ def test_a_point_of_score_is_as_high_in_every_panel():
     assert spans == pytest.approx([spans[0]] * 3)
 
 
+def test_blocks_are_shaded_in_every_panel_and_named_once():
+    blocks = {"fusion": (0, 1), "post": (), "review": (2,)}
+    figure = curve(tidy(("ca_gqa", "ca_vqav2"), seconds=False), CAPTION, x_label="masked block", blocks=blocks)
+    for axes in figure.axes:
+        for gid, left in {"fusion 0": -0.5, "fusion 1": 0.5, "review 2": 1.5}.items():
+            (span,) = named(axes, gid)
+            assert (span.get_x(), span.get_width()) == (left, 1)
+    styles = {named(figure.axes[0], gid)[0].get_hatch() for gid in ("fusion 0", "review 2")}
+    assert len(styles) == 2, "they differ in grey print, too"
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["vanilla", "layermask", "fusion", "review"]
+
+
 def test_labels_below_panels_lie_apart():
     """However long they are: none runs into its neighbour's, or over the page's edge."""
     for label in ("masked block", "block at whose input the image tokens are taken away, counted from 0"):

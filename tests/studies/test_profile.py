@@ -12,11 +12,12 @@ from lmms_ca_plugin.cli import build
 from lmms_ca_plugin.engine.fingerprint import checkpoint_sha
 from lmms_ca_plugin.engine.load import CheckpointOptions, describe
 from lmms_ca_plugin.errors import CheckpointError, InputError, OptionError
+from lmms_ca_plugin.figures.curve import curve
 from lmms_ca_plugin.harness.loaded import LoadedTasks, load_tasks
 from lmms_ca_plugin.harness.runner import Runner
 from lmms_ca_plugin.layer_profile import read_profile
 from lmms_ca_plugin.methods.contrastive import Contrastive
-from lmms_ca_plugin.results.profiles import ProfileRules, sizes_of_halves
+from lmms_ca_plugin.results.profiles import ProfileRules, find_profile, sizes_of_halves
 from lmms_ca_plugin.studies.profile import pictures_of, profile, study_of
 
 
@@ -47,6 +48,31 @@ def test_a_profile_is_written_and_contrastive_refuses_to_guess(asked, checkpoint
         f"profile {checkpoint} --tasks mini_gqa --limit 60 --batch-size 20 -o {file} --folder {asked.output}".split(),
     )
     assert told.exit_code == 0 and "review block: none found" in told.output, told.output
+
+
+def test_the_blocks_that_were_found_are_shaded_in_the_figure(asked, tmp_path, monkeypatch):
+    cases = [{"fusion": (1, 2), "post": 4, "review": 5}, {"post": 3, "review": 4}, {"fusion": (2,)}, {}]
+    left, shaded = iter(cases), []
+
+    def found(*given):
+        profile = find_profile(*given)
+        return replace(profile, layers=replace(profile.layers, **next(left)))
+
+    def drawn(*table, **said):
+        shaded.append(said["blocks"])
+        return curve(*table, **said)
+
+    monkeypatch.setattr("lmms_ca_plugin.studies.profile.find_profile", found)
+    monkeypatch.setattr("lmms_ca_plugin.studies.profile.curve", drawn)
+    small = replace(asked, tasks=("mini_gqa",), limit=60, batch_size=20)
+    for _ in cases:
+        profile(small, tmp_path / "profile.json", ProfileRules())
+    assert shaded == [
+        {"fusion": [1, 2], "post": [4], "review": [5]},
+        {"fusion": [], "post": [3], "review": [4]},
+        {"fusion": [2], "post": [], "review": []},
+        {"fusion": [], "post": [], "review": []},
+    ]
 
 
 def test_every_checkpoint_has_a_folder_of_its_own(monkeypatch):
@@ -91,6 +117,10 @@ def test_a_picture_has_one_name_in_all_tasks_and_at_every_limit():
     assert len(named) == len(dict(named)) == len(set(pictures.values())) < 373 + 373 + 300  # the sets share scenes
     some = pictures_of(load_tasks(("mini_gqa", "mini_okvqa", "mini_vqav2"), 50, 0))
     assert len(some) == 150 and some.items() <= pictures.items()
+    asked = load_tasks(("mini_gqa",), 50, 0)
+    before = pictures_of(asked)
+    asked.instances()  # from here on a walk through the documents leaves out what is not asked
+    assert pictures_of(asked) == before
 
 
 def test_sets_that_name_a_picture_alike_share_it():
