@@ -133,7 +133,7 @@ def _scores(axes: Axes, points: pd.DataFrame, vanilla: pd.DataFrame, lines: dict
 
 
 def _shade(axes: Axes, blocks: Mapping[str, Sequence[int]]) -> None:
-    for (name, of_name), shade in zip(blocks.items(), SHADES, strict=False):
+    for (name, of_name), shade in zip(blocks.items(), SHADES[: len(blocks)], strict=True):
         for i, block in enumerate(of_name):
             axes.axvspan(
                 block - 0.5,
