@@ -133,8 +133,8 @@ def _scores(axes: Axes, points: pd.DataFrame, vanilla: pd.DataFrame, lines: dict
 
 
 def _shade(axes: Axes, blocks: Mapping[str, Sequence[int]]) -> None:
-    for (name, of_name), shade in zip(blocks.items(), SHADES[: len(blocks)], strict=True):
-        for i, block in enumerate(of_name):
+    for (kind, of_kind), shade in zip(blocks.items(), SHADES[: len(blocks)], strict=True):
+        for i, block in enumerate(of_kind):
             axes.axvspan(
                 block - 0.5,
                 block + 0.5,
@@ -143,8 +143,8 @@ def _shade(axes: Axes, blocks: Mapping[str, Sequence[int]]) -> None:
                 hatch=shade.hatch,
                 linewidth=0,
                 zorder=0,
-                label=name if i == 0 else None,
-                gid=f"{name} {block}",
+                label=kind if i == 0 else None,
+                gid=f"{kind} {block}",
             )
 
 
