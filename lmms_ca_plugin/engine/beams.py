@@ -5,11 +5,23 @@ from __future__ import annotations
 from typing import Any
 
 from torch import Tensor, nn
-from transformers import GenerationConfig, GenerationMixin
+from transformers import DynamicCache, GenerationConfig, GenerationMixin
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from lmms_ca_plugin.engine.generation import Generation, NewTokens
 from lmms_ca_plugin.engine.run import Run
+from lmms_ca_plugin.families._spelling import CACHE
+
+
+class _Reordered(DynamicCache):  # type: ignore[misc]
+    """The cache that `generate` sees: it holds nothing, and reorders the run's."""
+
+    def __init__(self, run: Run) -> None:
+        super().__init__()
+        self._run = run
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        self._run.cache.reorder(beam_idx)
 
 
 class _Steps(nn.Module, GenerationMixin):  # type: ignore[misc]
@@ -28,10 +40,15 @@ class _Steps(nn.Module, GenerationMixin):  # type: ignore[misc]
         self._begun = False
 
     def prepare_inputs_for_generation(
-        self, input_ids: Tensor, attention_mask: Tensor | None = None, past_key_values: Any = None, **kwargs: Any
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        past_key_values: Any = None,
+        cache: Any = None,
+        **kwargs: Any,
     ) -> dict[str, Any]:
         # `generate` refuses arguments that are not named here; mask and cache are the run's own already.
-        del attention_mask, past_key_values, kwargs
+        del attention_mask, past_key_values, cache, kwargs
         return {"input_ids": input_ids}
 
     def forward(self, input_ids: Tensor, return_dict: bool = True) -> CausalLMOutputWithPast:  # noqa: ARG002
@@ -44,7 +61,7 @@ class _Steps(nn.Module, GenerationMixin):  # type: ignore[misc]
             logits = self.run.prefill().repeat_interleave(self.num_beams, 0)
             self.run.expand(self.num_beams)
             self._begun = True
-        return CausalLMOutputWithPast(logits=logits[:, None], past_key_values=self.run.cache)
+        return CausalLMOutputWithPast(logits=logits[:, None])
 
 
 def search(run: Run, generation: Generation, end_tokens: frozenset[int], pad_token: int) -> list[NewTokens]:
@@ -72,8 +89,8 @@ def search(run: Run, generation: Generation, end_tokens: frozenset[int], pad_tok
     sequences: Tensor = generate(
         input_ids=prompt.input_ids,
         attention_mask=prompt.attention_mask.long(),
-        past_key_values=run.cache,
         generation_config=settings,
+        **{CACHE: _Reordered(run)},
     )
     answers = []
     for row in sequences[:, prompt.input_ids.shape[1] :].tolist():

@@ -1,6 +1,6 @@
 """The key-value cache of one run: a buffer per block, allocated once, never grown by concatenation.
 
-It has what transformers' attention calls on a cache, and what beam search does.
+It has what transformers' attention calls on a cache.
 
 Axis letters: b samples, g key-value heads, s prompt positions, q new positions, k positions so far, d head size.
 """
@@ -61,8 +61,6 @@ class KeyValueCache(Scaling):
         capacities: Positions that each block can hold: prompt and new tokens.
     """
 
-    is_compileable = False
-
     def __init__(self, capacities: Sequence[int]) -> None:
         super().__init__()
         self._capacities = capacities
@@ -95,10 +93,6 @@ class KeyValueCache(Scaling):
             self._layers[block] = _Layer(key.new_empty(*empty, key.shape[3]), value.new_empty(*empty, value.shape[3]))
         return self._layers[block]
 
-    def get_seq_length(self, layer_idx: int = 0) -> int:
-        """Counts the positions that a block holds."""
-        return self._layers[layer_idx].length if layer_idx in self._layers else 0
-
     def ahead(self, block: int, positions: int) -> tuple[Tensor, Tensor]:
         """Keys and values (b, g, k, d) as they will be with so many positions more: the buffers are there already."""
         layer = self._layers[block]
@@ -114,7 +108,7 @@ class KeyValueCache(Scaling):
         """Repeats every sample `times` times, side by side, for beams."""
         self._reindex(lambda tensor: tensor.repeat_interleave(times, 0))
 
-    def reorder_cache(self, rows: Tensor) -> None:
+    def reorder(self, rows: Tensor) -> None:
         """Takes the samples `rows` (b,) in place of what was there."""
         self._reindex(lambda tensor: tensor.index_select(0, rows.to(tensor.device)))
 

@@ -24,6 +24,7 @@ from lmms_ca_plugin.engine.cache import Scaling
 from lmms_ca_plugin.engine.calls import calls_of
 from lmms_ca_plugin.engine.part import Part, Place
 from lmms_ca_plugin.families._contract import Family, Narrow, Prompt
+from lmms_ca_plugin.families._spelling import CACHE
 
 
 class Cache(Protocol):
@@ -184,9 +185,9 @@ class Flight:
         output: Tensor = self._blocks[block](
             states,
             attention_mask=step.mask,
-            past_key_values=self.cache,
             use_cache=True,
             calls=calls,
+            **{CACHE: self.cache},
             **step.arguments,
         )
         return output

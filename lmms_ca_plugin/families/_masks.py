@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from transformers.masking_utils import create_causal_mask
 
+from lmms_ca_plugin.families._spelling import CACHE
+
 
 @dataclass(frozen=True)
 class _Before:
@@ -52,7 +54,7 @@ def causal_mask(config: Any, states: Tensor, attention_mask: Tensor) -> Tensor |
         "input_embeds": states,
         "attention_mask": attention_mask,
         "cache_position": torch.arange(seen, attention_mask.shape[1], device=states.device),
-        "past_key_values": _Before(seen),
+        CACHE: _Before(seen),
     }
     mask: Tensor | None = create_causal_mask(**{k: v for k, v in offered.items() if k in accepted})
     return mask
