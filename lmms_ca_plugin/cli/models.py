@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import MISSING, Field, fields
+from inspect import cleandoc
 from typing import Annotated, Any
 
 import typer
@@ -57,7 +58,11 @@ def _default(field: Field[Any]) -> str:
 
 
 def _summary(cls: type[Any]) -> str:
-    return (cls.__doc__ or "").strip().split("\n")[0]
+    return _docstring(cls).split("\n")[0]
+
+
+def _docstring(cls: type[Any]) -> str:
+    return cleandoc(cls.__doc__ or "")  # as Python 3.13 keeps it; older ones keep the source's indentation
 
 
 def attribute_docs(cls: type[Any]) -> dict[str, str]:
@@ -69,6 +74,6 @@ def attribute_docs(cls: type[Any]) -> dict[str, str]:
     Returns:
         What is said of each attribute, on one line.
     """
-    section = (cls.__doc__ or "").partition("Attributes:")[2]
-    entries = re.findall(r"^ {8}(\w+): (.*(?:\n {12}.*)*)", section, re.MULTILINE)
+    section = _docstring(cls).partition("Attributes:")[2]
+    entries = re.findall(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", section, re.MULTILINE)
     return {name: re.sub(r"\s+", " ", text) for name, text in entries}

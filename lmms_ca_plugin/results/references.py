@@ -1,7 +1,8 @@
 """References: runs kept in compact form to compare later candidates with, and how a side of a comparison is read.
 
 A reference holds what a comparison needs and no more: scores of the main metric, answers, clusters and digests of the
-documents, per task. It is gzipped JSON without time stamps, so that the same run gives the same bytes.
+documents, per task. It is gzipped JSON without time stamps, so that the same run gives the same text; the bytes are
+zlib's, and another Python's are others.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import dataclasses
 import gzip
 import json
 import re
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -102,12 +104,12 @@ def keep(run_dir: Path, name: str, replace: bool = False) -> Path:
         if run.documents[run.main].isna().any():
             raise InputError(f"{run.source} has failed documents; a reference needs a score of every document.")
     content = {"format": FORMAT, "tasks": {task: _pack(run) for task, run in tasks.items()}}
-    packed = gzip.compress(json.dumps(content, ensure_ascii=False, sort_keys=True).encode(), mtime=0)
+    text = json.dumps(content, ensure_ascii=False, sort_keys=True).encode()
     for kept in (place / f"{name}{_END}" for place in places()):
-        if not replace and kept.exists() and kept.read_bytes() != packed:
+        if not replace and kept.exists() and _text(kept) != text:
             raise InputError(f"{kept} is a reference of this name, of another run. Take another name, or --replace it.")
     target = places()[0] / f"{name}{_END}"
-    write_atomically(target, packed)
+    write_atomically(target, gzip.compress(text, mtime=0))
     return target
 
 
@@ -133,13 +135,24 @@ def load_reference(path: Path) -> dict[str, TaskRun]:
         InputError: It is not whole, or of another format.
     """
     try:
-        content = json.loads(gzip.decompress(path.read_bytes()))
-    except (OSError, EOFError, ValueError) as error:
-        raise InputError(f"{path} is no whole reference ({error}); keep it again.") from error
+        content = json.loads(_text(path))
+    except ValueError as error:
+        raise _not_whole(path, error) from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise InputError(f"{path} is of another format than {FORMAT}; keep the reference again with this version.")
     name = path.name.removesuffix(_END)
     return {task: _unpack(name, task, packed) for task, packed in content["tasks"].items()}
+
+
+def _text(path: Path) -> bytes:
+    try:
+        return gzip.decompress(path.read_bytes())
+    except (OSError, EOFError, zlib.error) as error:
+        raise _not_whole(path, error) from error
+
+
+def _not_whole(path: Path, error: Exception) -> InputError:
+    return InputError(f"{path} is no whole reference ({error}); keep it again, with --replace.")
 
 
 def _unpack(name: str, task: str, packed: dict[str, Any]) -> TaskRun:

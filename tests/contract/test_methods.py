@@ -2,6 +2,7 @@
 
 import json
 from functools import cache
+from inspect import cleandoc
 
 import pytest
 import torch
@@ -61,7 +62,7 @@ def test_every_family_has_a_small_model(model_type):
 def test_every_option_is_documented(name):
     method = load_method(name)
     for option in option_types(method):
-        assert f"\n        {option}: " in (method.__doc__ or ""), f"{name}: {option} is missing in the docstring"
+        assert f"\n    {option}: " in cleandoc(method.__doc__ or ""), f"{name}: {option} is missing in the docstring"
 
 
 def makes_inputs(name):

@@ -224,6 +224,9 @@ def test_a_name_keeps_its_run(tmp_path, monkeypatch):
     with pytest.raises(InputError, match=said):
         keep(cand, "release-1.0")
     assert keep(cand, "release-1.0", replace=True).read_bytes() != first
+    again = Path("leaderboards/references/release-1.0.json.gz")
+    again.write_bytes(gzip.compress(gzip.decompress(again.read_bytes()), compresslevel=1))  # as another zlib may write
+    keep(cand, "release-1.0")
     with pytest.raises(InputError, match=r"mini.json.gz is a reference of this name"):
         keep(base, "mini")  # the package's own
     assert not Path("leaderboards/references/mini.json.gz").exists()
@@ -249,9 +252,14 @@ def test_references_that_cannot_be(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="has failed documents"):
         keep(tmp_path / "cand", "failed")
     half = tmp_path / "half.json.gz"
-    half.write_bytes((tmp_path / "leaderboards/references/release-1.json.gz").read_bytes()[:50])
-    with pytest.raises(InputError, match="no whole reference"):
-        load_side(half)
+    kept = tmp_path / "leaderboards/references/release-1.json.gz"
+    for broken in (kept.read_bytes()[:50], kept.read_bytes()[:50] + b"x" * 500):
+        half.write_bytes(broken)
+        with pytest.raises(InputError, match="no whole reference"):
+            load_side(half)
+    kept.write_bytes(broken)
+    with pytest.raises(InputError, match=r"no whole reference .*; keep it again, with --replace"):
+        keep(base, "release-1")
     half.write_bytes(gzip.compress(b'{"format": 99}'))
     with pytest.raises(InputError, match="another format than 1"):
         load_side(half)
