@@ -134,8 +134,9 @@ def load_reference(path: Path) -> dict[str, TaskRun]:
     Raises:
         InputError: It is not whole, or of another format.
     """
+    text = _text(path)
     try:
-        content = json.loads(_text(path))
+        content = json.loads(text)
     except ValueError as error:
         raise _not_whole(path, error) from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
