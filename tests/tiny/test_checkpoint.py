@@ -25,8 +25,10 @@ def test_a_written_checkpoint_is_the_model_in_memory(tmp_path, model_type):
     folder = write_checkpoint(tmp_path / "new" / "folder", settings)
     loaded, processor = CLASSES[model_type].from_pretrained(folder), AutoProcessor.from_pretrained(folder)
     here, batch = build_model(settings), inputs(build_processor(settings))
-    for name, value in inputs(processor).items():
-        assert torch.equal(value, batch[name]), name
+    read = inputs(processor)
+    assert {*read} == {*batch}
+    for name, value in read.items():  # transformers 5.0 reads one that rounds in another order
+        torch.testing.assert_close(value, batch[name])
     with torch.no_grad():
         assert torch.equal(loaded(**batch).logits, here(**batch).logits)
     assert loaded.config.text_config.num_key_value_heads == 2
