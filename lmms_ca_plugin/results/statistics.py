@@ -133,7 +133,8 @@ def mean_interval(scores: Sequence[float] | Scores, clusters: Sequence[Hashable]
     t = float(stats.t.isf((1 - level) / 2, n_clusters - 1))
     answer = stderr**2 / (mean * (1 - mean)) if stderr > 0 else 1 / n_clusters  # its share in the mean
     centre, half = mean + t**2 * answer / 2, t * float(np.hypot(stderr, t * answer / 2))
-    low, high = (float(np.clip(end / (1 + t**2 * answer), 0, 1)) for end in (centre - half, centre + half))
+    low, high = ((centre + side) / (1 + t**2 * answer) for side in (-half, half))
+    low, high = float(np.clip(low, 0, mean)), float(np.clip(high, mean, 1))  # rounding reaches across 0, 1 and the mean
     return Interval(mean, stderr, low, high, values.size, n_clusters)
 
 

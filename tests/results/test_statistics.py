@@ -141,6 +141,12 @@ def test_where_all_score_the_same_as_many_pictures_tell_how_sure_that_is(score):
     assert few.high - few.low > 0.3 > 0.01 > many.high - many.low > 0
 
 
+@pytest.mark.parametrize("score", [0.0, 0.1, 1 / 3, 0.7, 1.0])
+def test_rounding_takes_no_interval_off_its_mean(score):
+    found = [mean_interval([score] * n, range(n)) for n in range(2, 200)]
+    assert all(0 <= each.low <= each.mean <= each.high <= 1 for each in found)
+
+
 def test_an_interval_covers_where_few_answers_are_wrong():
     n, shares = 500, np.linspace(0.0005, 0.06, 240)
     found = [mean_interval([0] * wrong + [1] * (n - wrong), range(n)) for wrong in range(81)]
