@@ -27,7 +27,7 @@ from lmms_ca_plugin.methods._contract import Plan
 from lmms_ca_plugin.tiny import TinySettings, write_checkpoint
 
 pytestmark = pytest.mark.skipif(
-    torch.__version__ < "2.11", reason="before 2.11 PyTorch makes tensors of its own where a pretended GPU is not seen"
+    torch.__version__ < "2.12", reason="before 2.12 PyTorch makes tensors of its own where a pretended GPU is not seen"
 )
 EXAMPLES = {
     name: [load_method(name).from_options(options) for options in case.examples] for name, case in CASES.items()
