@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import platform
 
 import torch
 
 from lmms_ca_plugin.errors import OptionError
+
+LOCAL_PROCESSES = "LOCAL_WORLD_SIZE"
+"""The variable by which launchers tell how many processes of a run share a computer (torchrun, accelerate)."""
 
 
 def device_named(name: str) -> torch.device:
@@ -40,3 +44,14 @@ def wait_for(device: torch.device) -> None:
     """Waits until a GPU has done what it was given; a CPU has when a call returns."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+def local_processes() -> int:
+    """Counts the processes of this run that share this computer."""
+    return int(os.environ.get(LOCAL_PROCESSES, "1"))
+
+
+def cores() -> int:
+    """Counts the cores that this process may keep busy: its part of those that the run may use on this computer."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, usable // local_processes())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -41,7 +41,9 @@ MemoryGib = Annotated[
     float | None,
     typer.Option("--memory-gib", min=0.001, help="What branches may use beside the weights; measured without."),
 ]
-
+Processes = Annotated[
+    int, typer.Option(min=1, help="Processes that answer, each with the checkpoint on a GPU of its own.")
+]
 
 UNCUT = 1000  # characters of a line
 
@@ -84,19 +86,8 @@ def without_network_if_bundled(checkpoints: Sequence[str], tasks: str) -> None:
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 
-def asked_of(
-    checkpoints: Sequence[str],
-    model_args: str,
-    tasks: str,
-    output: Path,
-    settings: list[str] | None,
-    batch_size: int,
-    limit: int | None,
-    seed: int,
-    timing: int = 0,
-    memory_gib: float | None = None,
-) -> Asked:
-    """Makes a study's settings of what was typed, on the first of its checkpoints.
+def asked_of(checkpoints: Sequence[str], model_args: str, tasks: str, settings: list[str] | None, **more: Any) -> Asked:
+    """Makes a study's settings of what was typed, on the first of its checkpoints; `more` are those taken as they are.
 
     Raises:
         OptionError: A setting has another form, or names what does not exist.
@@ -106,15 +97,10 @@ def asked_of(
     checkpoint, inputs = held_of(checkpoints[0], model_args)
     return Asked(
         tasks=tuple(dict.fromkeys(names_in(tasks))),
-        output=output,
         checkpoint=checkpoint,
         inputs=inputs,
         given=given_options(settings or ()),
-        batch_size=batch_size,
-        seed=seed,
-        limit=limit,
-        memory_gib=memory_gib,
-        timing=timing,
+        **more,
     )
 
 

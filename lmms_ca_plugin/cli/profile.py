@@ -12,6 +12,7 @@ from lmms_ca_plugin.cli._shared import (
     Limit,
     MemoryGib,
     ModelArgs,
+    Processes,
     Seed,
     Tasks,
     asked_of,
@@ -41,6 +42,7 @@ def profile(
     limit: Limit = None,
     seed: Seed = 0,
     memory_gib: MemoryGib = None,
+    processes: Processes = 1,
 ) -> None:
     """Find a checkpoint's fusion, post-integrated and review blocks on a calibration set, and write them down."""
     tasks = tasks or ("mini_gqa" if checkpoint == "mini" else "ca_gqa")
@@ -51,7 +53,18 @@ def profile(
     from lmms_ca_plugin.studies.profile import profile as find
 
     folder = folder or Path("studies") / folder_of(checkpoint)
-    asked = asked_of([checkpoint], model_args, tasks, folder, None, batch_size, limit, seed, memory_gib=memory_gib)
+    asked = asked_of(
+        [checkpoint],
+        model_args,
+        tasks,
+        None,
+        output=folder,
+        batch_size=batch_size,
+        limit=limit,
+        seed=seed,
+        memory_gib=memory_gib,
+        processes=processes,
+    )
     made = find(asked, output, ProfileRules(margin / 100, alpha, seed))
     layers = made.profile.layers
     console = open_console()

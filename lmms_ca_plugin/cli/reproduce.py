@@ -13,6 +13,7 @@ from lmms_ca_plugin.cli._shared import (
     MemoryGib,
     ModelArgs,
     Output,
+    Processes,
     Seed,
     Settings,
     Tasks,
@@ -47,6 +48,7 @@ def reproduce(
     seed: Seed = 0,
     timing: Timing = 0,
     memory_gib: MemoryGib = None,
+    processes: Processes = 1,
     plan: Annotated[
         int, typer.Option(min=0, help="Only estimate the cost, by so many questions answered under all variants.")
     ] = 0,
@@ -67,7 +69,19 @@ def reproduce(
     from lmms_ca_plugin.studies.sweep import refuse_unused
     from lmms_ca_plugin.studies.targets import load_target
 
-    asked = asked_of(names, model_args, tasks, output, settings, batch_size, limit, seed, timing, memory_gib)
+    asked = asked_of(
+        names,
+        model_args,
+        tasks,
+        settings,
+        output=output,
+        batch_size=batch_size,
+        limit=limit,
+        seed=seed,
+        timing=timing,
+        memory_gib=memory_gib,
+        processes=processes,
+    )
     refuse_unused(list(dict.fromkeys(load_target(name).sweep for name in wanted)), asked)
     checkpoints = [replace(asked.checkpoint, pretrained=name) for name in names]
     console = open_console()
@@ -103,6 +117,8 @@ def _costs(title: str, cost: Cost) -> Table:
     more = f", and those by which {', '.join(cost.makes_inputs)} makes its inputs" if cost.makes_inputs else ""
     shown.add_row("block passes per question", f"at most {cost.passes} (one by one: {cost.passes_alone}){more}")
     shown.add_row("timed", f"{cost.probed.questions} questions in {cost.probed.seconds:.1f} s on {cost.device}")
-    shown.add_row("hours of answering", f"{cost.probed.hours:.2f}")
+    several = cost.processes > 1
+    at_best = f"; in {cost.processes} processes at best {cost.probed.hours / cost.processes:.2f}" if several else ""
+    shown.add_row("hours of answering", f"{cost.probed.hours:.2f}{at_best}")
     shown.add_row("memory that branches may use", f"{cost.memory_gib:.1f} GiB")
     return shown

@@ -14,6 +14,7 @@ from lmms_ca_plugin.cli._shared import (
     ModelArgs,
     Output,
     Pretrained,
+    Processes,
     Seed,
     Settings,
     Tasks,
@@ -41,6 +42,7 @@ def sweep(
     seed: Seed = 0,
     timing: Timing = 0,
     memory_gib: MemoryGib = None,
+    processes: Processes = 1,
 ) -> None:
     """Run studies, or what is missing of them: every batch passes once, and each variant from where it differs."""
     wanted = names_in(names)
@@ -51,7 +53,19 @@ def sweep(
     from lmms_ca_plugin.studies.sweep import refuse_unused
     from lmms_ca_plugin.studies.sweep import sweep as run
 
-    asked = asked_of([pretrained], model_args, tasks, output, settings, batch_size, limit, seed, timing, memory_gib)
+    asked = asked_of(
+        [pretrained],
+        model_args,
+        tasks,
+        settings,
+        output=output,
+        batch_size=batch_size,
+        limit=limit,
+        seed=seed,
+        timing=timing,
+        memory_gib=memory_gib,
+        processes=processes,
+    )
     console = open_console()
     refuse_unused(wanted, asked)
     for name, swept in run(wanted, asked).items():

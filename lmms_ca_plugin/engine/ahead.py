@@ -8,7 +8,6 @@ than cores, and OpenMP has the model's sleep after every operation.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,6 +17,7 @@ from typing import Self
 
 import torch
 
+from lmms_ca_plugin.devices import cores
 from lmms_ca_plugin.families._contract import Inputs, Question
 
 MOST_THREADS = 8
@@ -75,7 +75,7 @@ class Ahead:
     ) -> None:
         self.spent = Spent()
         self._turns, self._encode, self._pad_token = turns, encode, pad_token
-        self._threads = min(MOST_THREADS, max(1, (os.cpu_count() or 1) // 2)) if beside_gpu else 1
+        self._threads = min(MOST_THREADS, max(1, cores() // 2)) if beside_gpu else 1
         self._next = 0
         self._coming: Future[tuple[Ready, float]] | None = None
 

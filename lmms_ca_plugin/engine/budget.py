@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 import torch
 
+from lmms_ca_plugin.devices import local_processes
 from lmms_ca_plugin.errors import MemoryLimitError, OptionError
 from lmms_ca_plugin.families._contract import Family, Trunk
 from lmms_ca_plugin.methods._contract import Plan
@@ -38,10 +39,12 @@ def measured(blocks: Mapping[torch.device, int]) -> int:
         blocks: How many blocks each device holds; what a block keeps lies where the block does.
 
     Returns:
-        Bytes over all GPUs, as far as each has room for its blocks' part; without a GPU, the computer's.
+        Bytes over all GPUs, as far as each has room for its blocks' part; without a GPU, the computer's, of which each
+        of several processes gets its part.
     """
     if any(device.type != "cuda" for device in blocks):
-        return int(SHARE_OF_COMPUTER * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+        installed = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        return int(SHARE_OF_COMPUTER * installed) // local_processes()
     return int(SHARE_OF_GPU * min(_unused(device) * sum(blocks.values()) / held for device, held in blocks.items()))
 
 

@@ -92,6 +92,21 @@ def batches(requests: Sequence[Request], size: int) -> Iterator[list[int]]:
             yield indices[start : start + size]
 
 
+def share(requests: Sequence[Request], size: int, place: int, processes: int) -> list[int]:
+    """Chooses the requests of one of several processes, so that their batches are together those of one process.
+
+    Args:
+        requests: In the order asked.
+        size: The most requests of a batch.
+        place: Which process, from 0.
+        processes: How many they are.
+
+    Returns:
+        Indices into `requests`, batch after batch; dealt into batches again they give the same ones.
+    """
+    return [i for indices in list(batches(requests, size))[place::processes] for i in indices]
+
+
 def sample_seed(seed: int, question: Question) -> int:
     """Makes one whole number below 2^63 of a run's seed and a question's task, document and repeat."""
     drawn_from = f"{seed}|{question.task}|{question.doc_id}"

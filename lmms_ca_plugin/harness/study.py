@@ -26,7 +26,8 @@ class Settings:
         batch_size: Questions that pass the model together.
         seed: Of the subset, of sampling and of random masks.
         limit: Documents per task, a seeded subset that is the same for every variant; None takes all.
-        memory_gib: What branches may use beside the weights; None measures.
+        memory_gib: What branches may use beside the weights, in each process; None measures.
+        processes: How many answer, each with the checkpoint on a GPU of its own; no answer depends on it.
     """
 
     tasks: tuple[str, ...]
@@ -37,6 +38,7 @@ class Settings:
     seed: int = 0
     limit: int | None = None
     memory_gib: float | None = None
+    processes: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)

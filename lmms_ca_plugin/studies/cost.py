@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lmms_ca_plugin.engine.selfcheck import complete
-from lmms_ca_plugin.harness.runner import Probed, Runner
+from lmms_ca_plugin.harness.answering import Probed
+from lmms_ca_plugin.harness.runner import Runner
 from lmms_ca_plugin.studies.sweep import Planned
 
 
@@ -21,7 +22,8 @@ class Cost:
         makes_inputs: Variants whose own passes, by which they make their inputs, are not among them.
         memory_gib: What branches may use beside the weights.
         device: On what it was timed.
-        probed: The timed questions.
+        probed: The timed questions, in one process.
+        processes: How many the study has.
     """
 
     questions: int
@@ -32,6 +34,7 @@ class Cost:
     memory_gib: float
     device: str
     probed: Probed
+    processes: int
 
 
 def estimate(plan: Planned, questions: int) -> Cost:
@@ -48,22 +51,23 @@ def estimate(plan: Planned, questions: int) -> Cost:
     Raises:
         CheckpointError: The checkpoint cannot be used, or lacks what a method needs.
     """
-    runner = Runner(plan.study)
-    blocks = runner.found.trunk.num_blocks
-    alone = tuple(name for name, method in runner.methods.items() if method.makes_inputs)
-    shared_methods = [method for method in runner.methods.values() if not method.makes_inputs]
+    answering = Runner(plan.study).answering
+    blocks = answering.found.trunk.num_blocks
+    alone = tuple(name for name, method in answering.methods.items() if method.makes_inputs)
+    shared_methods = [method for method in answering.methods.values() if not method.makes_inputs]
     # Completed, because a plan that needs to know the weights has no edit before, and would count as vanilla.
-    plans = [complete(runner.family, method.plan(runner.found.trunk)) for method in shared_methods]
+    plans = [complete(answering.family, method.plan(answering.found.trunk)) for method in shared_methods]
     firsts = [plan.first_block(blocks) for plan in plans]
     shared = max(firsts, default=0) + sum(blocks - first for first in firsts)
-    probed = runner.probed(questions)
+    probed = answering.probed(questions)
     return Cost(
         questions=probed.all_questions,
-        variants=len(runner.methods),
+        variants=len(answering.methods),
         passes=shared + len(alone) * blocks,
-        passes_alone=len(runner.methods) * blocks,
+        passes_alone=len(answering.methods) * blocks,
         makes_inputs=alone,
-        memory_gib=runner.memory_gib,
-        device=str(runner.family.model.device),
+        memory_gib=answering.memory_gib,
+        device=str(answering.family.model.device),
         probed=probed,
+        processes=plan.study.processes,
     )

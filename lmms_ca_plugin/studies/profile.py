@@ -82,15 +82,15 @@ def profile(asked: Asked, output: Path, rules: ProfileRules) -> Profiled:
             f"output={output} is a folder. Give the file that the profile shall be, e.g. {output}/profile.json."
         )
     runner = Runner(study_of(asked))  # refuses what is unsupported by its config, before weights are fetched
-    pictures = pictures_of(runner.tasks)
+    pictures = pictures_of(runner.answering.tasks)
     sizes_of_halves(list(pictures.values()), rules.seed)
     finished = runner.run()
-    trunk = runner.found.trunk
+    trunk = runner.answering.found.trunk
     source = {"tasks": list(asked.tasks), "limit": asked.limit, "seed": asked.seed, "folder": asked.output.name}
     vanilla, *masked = finished.study.variants
     tables = ((*_place(variant), _table(finished, variant, pictures)) for variant in masked)
     scores = from_tables(_table(finished, vanilla, pictures), tables, trunk.num_blocks)
-    found = find_profile(scores, trunk.model_type, runner.weights, rules, source)
+    found = find_profile(scores, trunk.model_type, runner.answering.weights, rules, source)
     write_profile(output, found)
     return Profiled(found, output, _drawn(finished, found.layers))
 

@@ -84,7 +84,7 @@ def test_what_is_done_ahead_leaves_the_cores_to_the_model(kind, monkeypatch):
 
 
 def test_beside_a_gpu_a_batch_is_made_ready_by_several_threads(monkeypatch):
-    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(8))
     family, together = make_family("llava_next"), threading.Barrier(4, timeout=10)
 
     def encode(questions):

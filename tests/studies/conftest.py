@@ -30,7 +30,9 @@ def given():
 def own_cache(tmp_path_factory):
     """Keeps the mini sets' rows out of the user's data-set cache."""
     patch = pytest.MonkeyPatch()
-    patch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path_factory.mktemp("cache")))
+    folder = str(tmp_path_factory.mktemp("cache"))
+    patch.setattr(datasets.config, "HF_DATASETS_CACHE", folder)
+    patch.setenv("HF_DATASETS_CACHE", folder)  # for processes that tests start
     yield
     patch.undo()
 

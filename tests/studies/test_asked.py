@@ -73,7 +73,7 @@ def test_what_is_given_twice_is_refused():
 
 
 def test_a_task_named_twice_is_asked_once():
-    assert asked_of(["mini"], "", "mini_gqa, mini_gqa", Path(), None, 8, None, 0).tasks == ("mini_gqa",)
+    assert asked_of(["mini"], "", "mini_gqa, mini_gqa", None, output=Path()).tasks == ("mini_gqa",)
 
 
 def test_fusion_blocks_are_named_by_their_numbers():

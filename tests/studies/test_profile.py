@@ -13,8 +13,8 @@ from lmms_ca_plugin.engine.fingerprint import checkpoint_sha
 from lmms_ca_plugin.engine.load import CheckpointOptions, describe
 from lmms_ca_plugin.errors import CheckpointError, InputError, OptionError
 from lmms_ca_plugin.figures.curve import curve
+from lmms_ca_plugin.harness.answering import Answering
 from lmms_ca_plugin.harness.loaded import LoadedTasks, load_tasks
-from lmms_ca_plugin.harness.runner import Runner
 from lmms_ca_plugin.layer_profile import read_profile
 from lmms_ca_plugin.methods.contrastive import Contrastive
 from lmms_ca_plugin.results.profiles import ProfileRules, find_profile, sizes_of_halves
@@ -87,7 +87,7 @@ def test_every_checkpoint_has_a_folder_of_its_own(monkeypatch):
 def no_weights(monkeypatch):
     """Reading weights fails."""
     for name in ("load", "checkpoint_sha"):
-        monkeypatch.setattr(f"lmms_ca_plugin.harness.runner.{name}", None)
+        monkeypatch.setattr(f"lmms_ca_plugin.harness.answering.{name}", None)
 
 
 @pytest.mark.parametrize(("limit", "seed"), [(4, 0), (40, 1)])
@@ -103,7 +103,7 @@ def test_a_task_that_names_no_pictures_is_refused_before_weights_are_read(asked,
         tasks = load_tasks(("mini_docvqa",), 60, 0)
         for key, value in change.items():
             tasks.tasks["mini_docvqa"].set_config(key=key, value=value)
-        monkeypatch.setattr(Runner, "tasks", tasks)
+        monkeypatch.setattr(Answering, "tasks", tasks)
         with pytest.raises(InputError, match="Task mini_docvqa does not say which picture .* Take .*: ca_gqa .* mini_"):
             profile(asked, tmp_path / "p.json", ProfileRules())
 
@@ -146,7 +146,7 @@ def test_the_bundled_profile_rests_on_these_halves():
 
 
 def test_what_its_config_refuses_is_refused_before_weights_are_fetched(asked, tmp_path, monkeypatch):
-    monkeypatch.setattr("lmms_ca_plugin.harness.runner.checkpoint_sha", None)
+    monkeypatch.setattr("lmms_ca_plugin.harness.answering.checkpoint_sha", None)
     (tmp_path / "config.json").write_text('{"model_type": "blip-2"}')
     for where, message in ((tmp_path / "nowhere", "there is no such folder"), (tmp_path, "'blip-2' are not supported")):
         other = replace(asked, checkpoint=CheckpointOptions(str(where)))

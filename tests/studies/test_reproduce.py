@@ -57,7 +57,7 @@ def test_figures_2_and_5_run_together(as_the_papers, monkeypatch):
     assert [claim.printed for claim in made["fig2"].claims[checkpoint.pretrained]] == ["2, 4, 8, 11, 12, 13, 29"]
     table = made["fig5"].swept[checkpoint.pretrained].table
     assert table["variant"].tolist() == ["distance"] and table["delta"].isna().all()
-    monkeypatch.setattr("lmms_ca_plugin.studies.sweep.Runner.family", None)  # nothing is computed again
+    monkeypatch.setattr("lmms_ca_plugin.harness.answering.Answering.family", None)  # nothing is computed again
     assert reproduce(["fig5", "fig2"], [checkpoint], as_the_papers)["fig2"].files == made["fig2"].files
 
 

@@ -14,6 +14,7 @@ from datasets import Dataset
 from lmms_eval.evaluator import simple_evaluate
 from lmms_eval.loggers.evaluation_tracker import EvaluationTracker
 from safetensors.numpy import load_file, save_file
+from study_files import Clock, contents
 
 from lmms_ca_plugin.engine.load import CheckpointOptions, InputOptions
 from lmms_ca_plugin.engine.requests import Answer
@@ -142,17 +143,6 @@ def test_a_study_on_all_documents_has_no_limit():
 
 
 # ---- stops -----------------------------------------------------------------------------------------------------------
-def contents(folder):
-    taken = r'"(?:total_evaluation_time_seconds|start_time|end_time)": "?[\d.]+"?'
-    rates = r'"[a-z_]*(?:elapsed|speed|latency|throughput)[a-z_]*": [\d.]+'
-    times = re.compile(f"{taken}|{rates}")
-    return {
-        str(p.relative_to(folder)): times.sub("", p.read_text())
-        for p in sorted(folder.rglob("*.json*"))
-        if p.name != FILE
-    }
-
-
 @pytest.mark.parametrize("batches", [0, 1, 3])
 def test_a_study_that_stopped_goes_on_and_leaves_the_same_files(study, finished, monkeypatch, batches):
     other = study
@@ -165,7 +155,7 @@ def test_a_study_that_stopped_goes_on_and_leaves_the_same_files(study, finished,
         written.append(args)
         write(self, *args)
 
-    monkeypatch.setattr(journal, "datetime", _Clock(finished))
+    monkeypatch.setattr(journal, "datetime", Clock(finished))
     monkeypatch.setattr(Journal, "write", stopping)
     with pytest.raises(KeyboardInterrupt):
         Runner(other).run()
@@ -181,21 +171,8 @@ def test_a_study_that_stopped_goes_on_and_leaves_the_same_files(study, finished,
     assert contents(other.output) == contents(finished.study.output)
 
 
-class _Clock:
-    """The harness's date of a study that has run."""
-
-    def __init__(self, finished):
-        self.date = finished.results["vanilla"].name.removesuffix("_results.json")
-
-    def now(self, _zone):
-        return self
-
-    def strftime(self, _form):
-        return self.date
-
-
 def test_a_finished_study_loads_no_model(copied, finished, monkeypatch):
-    monkeypatch.setattr("lmms_ca_plugin.harness.runner.load", None)
+    monkeypatch.setattr("lmms_ca_plugin.harness.answering.load", None)
     assert answers(Runner(copied).run()) == answers(finished)
 
 
@@ -230,7 +207,7 @@ def test_more_documents_are_added_to_those_that_are_there(copied, finished, monk
     assert {run.task: len(run.documents) for run in read_runs([again.results["crop"]])[0]} == dict.fromkeys(
         copied.tasks, 6
     )
-    monkeypatch.setattr("lmms_ca_plugin.harness.runner.load", None)
+    monkeypatch.setattr("lmms_ca_plugin.harness.answering.load", None)
     assert Runner(more).run().results == again.results
     with pytest.raises(InputError, match="its limit is 6, not 4"):
         Runner(copied).run()
@@ -248,13 +225,13 @@ def test_more_documents_of_another_data_set_are_refused(copied, monkeypatch):
 @pytest.mark.parametrize(
     ("what", "other", "message"),
     [
-        ("checkpoint_sha", "ab12", "its weights is .*, not 'ab12'"),
-        ("versions", {"torch": "0"}, "its versions.plugin is "),
+        ("answering.checkpoint_sha", "ab12", "its weights is .*, not 'ab12'"),
+        ("runner.versions", {"torch": "0"}, "its versions.plugin is "),
     ],
 )
 def test_a_finished_study_is_of_its_weights_and_versions(copied, monkeypatch, what, other, message):
-    monkeypatch.setattr("lmms_ca_plugin.harness.runner.load", None)
-    monkeypatch.setattr(f"lmms_ca_plugin.harness.runner.{what}", lambda *_: other)
+    monkeypatch.setattr("lmms_ca_plugin.harness.answering.load", None)
+    monkeypatch.setattr(f"lmms_ca_plugin.harness.{what}", lambda *_: other)
     with pytest.raises(InputError, match=f"is of another study: {message}"):
         Runner(copied).run()
 
@@ -297,7 +274,7 @@ def test_a_data_set_with_other_pictures_is_another_study(copied, monkeypatch):
 def test_other_facts_are_refused(copied, monkeypatch):
     lines = (copied.output / FILE).read_text().splitlines(keepends=True)
     (copied.output / FILE).write_text("".join(lines[:-2]))  # crop's last batch, and that its files are whole
-    monkeypatch.setattr("lmms_ca_plugin.harness.runner.run_record", lambda *_: {"entry": "x", "torch": "0"})
+    monkeypatch.setattr("lmms_ca_plugin.harness.answering.run_record", lambda *_: {"entry": "x", "torch": "0"})
     with pytest.raises(InputError, match="was begun with .*; now it is .*Answers of both would be mixed"):
         Runner(copied).run()
 
@@ -428,7 +405,7 @@ def test_what_was_timed_is_kept(copied, monkeypatch):
     timed = Runner(copied).timed(["vanilla", "masked"], 2)
     assert {name: set(of) for name, of in timed.found.items()} == {n: set(copied.tasks) for n in ("vanilla", "masked")}
     assert all(len(one.answers) == 2 for of in timed.found.values() for one in of.values())
-    monkeypatch.setattr("lmms_ca_plugin.harness.runner.load", None)
+    monkeypatch.setattr("lmms_ca_plugin.harness.answering.load", None)
     assert Runner(copied).timings == timed and (timed.questions, timed.device) == (2, "cpu")
     assert Runner(replace(copied, seed=1)).timings.found == {}
 
@@ -470,7 +447,7 @@ def test_a_subset_is_scored_without_reading_the_rest(copied, finished, monkeypat
     lines = [line for line in journal_file.read_text().splitlines(True) if "scored" not in json.loads(line)]
     journal_file.write_text("".join(lines))  # so every variant is scored once more
     runner, walks, walk = Runner(copied), [], Dataset.__iter__
-    runner.tasks.instances()  # the harness builds requests of all documents, once
+    runner.answering.tasks.instances()  # the harness builds requests of all documents, once
     monkeypatch.setattr(Dataset, "__iter__", lambda self: walks.append(self) or walk(self))
     again = runner.run()
     assert len(again.results) == len(VARIANTS) and walks == []
@@ -493,8 +470,8 @@ def test_a_subset_is_scored_without_reading_the_rest(copied, finished, monkeypat
 )
 def test_a_task_without_scores_is_refused_before_weights_are_read(study, scorer, message, monkeypatch):
     runner = Runner(study)
-    monkeypatch.setattr("lmms_ca_plugin.harness.runner.load", None)
-    monkeypatch.setattr(runner.tasks.tasks["mini_docvqa"], "process_results", scorer)
+    monkeypatch.setattr("lmms_ca_plugin.harness.answering.load", None)
+    monkeypatch.setattr(runner.answering.tasks.tasks["mini_docvqa"], "process_results", scorer)
     with pytest.raises(InputError, match=f"task mini_docvqa: .*{message}"):
         runner.run()
 
@@ -519,15 +496,9 @@ def test_two_variants_of_one_name_are_refused(asked):
 
 
 def test_a_layer_that_the_checkpoint_lacks_is_refused_before_weights_are_read(asked, monkeypatch):
-    monkeypatch.setattr("lmms_ca_plugin.harness.runner.load", None)
+    monkeypatch.setattr("lmms_ca_plugin.harness.answering.load", None)
     with pytest.raises(OptionError, match="Allowed: 0 to 5"):
         Runner(asked.study("deep", [asked.variant("L9", "layermask", layer=9)]))
-
-
-def test_several_processes_are_refused(study, monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(OptionError, match="runs in one process"):
-        Runner(study)
 
 
 def test_a_bad_checkpoint_is_named(asked):

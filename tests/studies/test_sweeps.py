@@ -23,7 +23,7 @@ from lmms_ca_plugin.engine.agreement import Agreement
 from lmms_ca_plugin.engine.load import CheckpointOptions
 from lmms_ca_plugin.engine.timing import Timed
 from lmms_ca_plugin.errors import OptionError
-from lmms_ca_plugin.harness.runner import Probed
+from lmms_ca_plugin.harness.answering import Probed
 from lmms_ca_plugin.harness.study import Finished
 from lmms_ca_plugin.methods.contrastive import Contrastive
 from lmms_ca_plugin.results.multiplicity import holm
@@ -484,7 +484,7 @@ def test_targets_need_a_checkpoint(asked):
 
 def test_a_cost_counts_what_is_known_with_the_weights_alone(asked, monkeypatch):
     """VAR's edits begin at block 2 of 6, but only the loaded weights tell which sinks there are."""
-    monkeypatch.setattr("lmms_ca_plugin.studies.cost.Runner.probed", lambda *_: Probed(1, 1.0, 8))
+    monkeypatch.setattr("lmms_ca_plugin.harness.answering.Answering.probed", lambda *_: Probed(1, 1.0, 8))
     plan = planned(["methods"], asked)
     few = tuple(v for v in plan.study.variants if v.name in ("vanilla", "var", "vicrop"))
     cost = estimate(replace(plan, study=replace(plan.study, variants=few)), 1)
