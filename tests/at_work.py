@@ -26,6 +26,11 @@ def waits_for_others(folder, number):
         time.sleep(0.01)
 
 
+def interrupted():
+    os.kill(os.getpid(), signal.SIGINT)
+    yield "went on"
+
+
 def dies(folder):
     yield "alive"
     waits_for_others(folder, 1)

@@ -77,7 +77,13 @@ def _started(
         for given in arguments:
             receiver, sender = context.Pipe(duplex=False)
             process = context.Process(target=_send, args=(sender, produce, given), daemon=True)
-            process.start()
+            # A stop from the keyboard is sent to all; this process ends the others, which from their first import on
+            # would say that they were stopped. A signal that is blocked here stays so in what is started.
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+            try:
+                process.start()
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
             sender.close()  # the process holds the only other one, so that its end is noticed
             running[receiver] = process
             started.append(process)
@@ -100,7 +106,6 @@ def _check_ended(process: SpawnProcess) -> None:
 
 # ---- in each process -------------------------------------------------------------------------------------------------
 def _send(sender: Connection, produce: Callable[..., Iterable[Any]], given: tuple[Any, ...]) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that reads ends the others
     Thread(target=_end_with_reader, daemon=True).start()
     try:
         for one in produce(*given):

@@ -60,6 +60,13 @@ def test_no_process_outlives_the_one_that_reads(tmp_path):
     _soon(lambda: [number for number in numbers if _is_running(number)], lambda left: not left)
 
 
+def test_a_stop_from_the_keyboard_is_for_the_one_that_reads_alone():
+    """A terminal sends it to all of them."""
+    assert list(gathered(at_work.interrupted, [()])) == ["went on"]
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+
+
 def _soon(look, is_right):
     for _ in range(600):
         if is_right(found := look()):
