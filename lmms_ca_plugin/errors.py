@@ -33,6 +33,10 @@ class GenerationError(LmmsCaError, RuntimeError):
     """Answering failed; the message names the task and the document."""
 
 
+class ProcessError(LmmsCaError, RuntimeError):
+    """A process that answered ended without a word; it says nothing of what was asked."""
+
+
 def nearest(name: str, allowed: Iterable[str]) -> str:
     """Says which known name is nearest to `name`.
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import torch
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, GenerationConfig
+from transformers.utils import GENERATION_CONFIG_NAME, cached_file
 
 from lmms_ca_plugin.attention import KernelName
 from lmms_ca_plugin.checkpoints import bundled
@@ -125,7 +126,8 @@ def load(checkpoint: Checkpoint, inputs: InputOptions) -> Family:
         The family, ready for the engine.
 
     Raises:
-        CheckpointError: The processor or the weights are missing, incomplete or do not belong together.
+        CheckpointError: The processor or the weights are missing, incomplete or do not belong together, or `generate`
+            would change tokens' scores.
     """
     options = checkpoint.options
     processor = _read("processor", AutoProcessor.from_pretrained, options)
@@ -135,6 +137,9 @@ def load(checkpoint: Checkpoint, inputs: InputOptions) -> Family:
             "processor_config.json or preprocessor_config.json is missing."
         )
     checkpoint.family.fit(processor, checkpoint.config, checkpoint.trunk, inputs.conversation)
+    _check_generation(
+        options, _read("generation settings", _generation_config, options, without_file=checkpoint.config)
+    )
     dtype = ("float32" if checkpoint.device.type == "cpu" else "auto") if options.dtype == "auto" else options.dtype
     model, info = _read(
         "weights",
@@ -152,8 +157,15 @@ def load(checkpoint: Checkpoint, inputs: InputOptions) -> Family:
             f"pretrained={options.pretrained}: {len(absent)} weights are missing or of another shape, first "
             f"{absent[0]}. The checkpoint is incomplete, or its config does not fit it."
         )
-    _check_generation(options, model.generation_config)
     return checkpoint.family(model.eval(), processor, inputs.conversation, inputs.image_aspect_ratio)
+
+
+def _generation_config(source: str, revision: str | None, without_file: Any, **_: Any) -> GenerationConfig:
+    """What `generate` goes by, as the model will have it: the file's, or where there is none, its config's."""
+    file = cached_file(source, GENERATION_CONFIG_NAME, revision=revision, _raise_exceptions_for_missing_entries=False)
+    if file is None:
+        return GenerationConfig.from_model_config(without_file)
+    return GenerationConfig.from_pretrained(Path(file).parent)
 
 
 def _check_generation(options: CheckpointOptions, config: GenerationConfig) -> None:

@@ -1,7 +1,8 @@
 """Several processes whose results are read as they come.
 
-Rule: the first failure ends all of them, and none outlives the one that reads, however that ends. The processes are new
-ones, because one that was forked cannot use a GPU.
+Rule: the first failure ends all of them, and none outlives the one that reads, however that ends. A process is done
+when it says so; one that ends before has failed, whatever its status. They are new ones, because one that was forked
+cannot use a GPU, and they get their work when all have been started, because it may be larger than a pipe.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import os
 import signal
 import traceback
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
@@ -18,7 +19,7 @@ from multiprocessing.context import SpawnProcess
 from threading import Thread
 from typing import Any, TypeVar
 
-from lmms_ca_plugin.errors import GenerationError, LmmsCaError
+from lmms_ca_plugin.errors import LmmsCaError, ProcessError
 
 Result = TypeVar("Result")
 
@@ -36,6 +37,10 @@ class _Failed:
     trace: str
 
 
+class _Done:
+    """Nothing more comes from a process."""
+
+
 def gathered(produce: Callable[..., Iterable[Result]], arguments: Sequence[tuple[Any, ...]]) -> Generator[Result]:
     """Calls a function in several processes and passes on what it yields.
 
@@ -48,71 +53,85 @@ def gathered(produce: Callable[..., Iterable[Result]], arguments: Sequence[tuple
 
     Raises:
         LmmsCaError: As a call raised it.
-        GenerationError: A process ended without a word.
+        ProcessError: A process ended without a word.
         RuntimeError: A call failed in a way that nobody foresaw.
     """
-    with _started(produce, arguments) as running:
+    with _started(len(arguments)) as running:
+        for connection, given in zip(running, arguments, strict=True):
+            with suppress(OSError):  # it has ended already, which is noticed below
+                connection.send((produce, given))
         while running:
-            for connection in wait(list(running)):
-                assert isinstance(connection, Connection)
+            for ready in wait(list(running)):
+                assert isinstance(ready, Connection)
                 try:
-                    told = connection.recv()
-                except EOFError:
-                    _check_ended(running.pop(connection))
-                    continue
-                if isinstance(told, _Failed):
+                    told = ready.recv()
+                except (EOFError, OSError) as error:  # the second in the middle of a message
+                    raise _ended(running[ready]) from error
+                if isinstance(told, _Done):
+                    del running[ready]
+                elif isinstance(told, _Failed):
                     raise told.error or RuntimeError(f"A process failed:\n{told.trace}")
-                yield told
+                else:
+                    yield told
 
 
 @contextmanager
-def _started(
-    produce: Callable[..., Iterable[Any]], arguments: Sequence[tuple[Any, ...]]
-) -> Iterator[dict[Connection, SpawnProcess]]:
-    """Starts the processes, by where they are heard; at the end none is left."""
+def _started(number: int) -> Iterator[dict[Connection, SpawnProcess]]:
+    """Starts processes, by where they are heard; at the end none is left."""
     context = get_context("spawn")
     running: dict[Connection, SpawnProcess] = {}
     started: list[SpawnProcess] = []
     try:
-        for given in arguments:
-            receiver, sender = context.Pipe(duplex=False)
-            process = context.Process(target=_send, args=(sender, produce, given), daemon=True)
-            # A stop from the keyboard is sent to all; this process ends the others, which from their first import on
-            # would say that they were stopped. A signal that is blocked here stays so in what is started.
-            before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-            try:
+        with _deaf_to_the_keyboard():
+            for _ in range(number):
+                here, there = context.Pipe()
+                process = context.Process(target=_work, args=(there,), daemon=True)
                 process.start()
-            finally:
-                signal.pthread_sigmask(signal.SIG_SETMASK, before)
-            sender.close()  # the process holds the only other one, so that its end is noticed
-            running[receiver] = process
-            started.append(process)
+                started.append(process)
+                there.close()  # the process holds the only other one, so that its end is noticed
+                running[here] = process
         yield running
     finally:
         for process in started:
-            process.terminate()
+            process.kill()  # it has nothing to save, and may be deaf to less
         for process in started:
             process.join()
 
 
-def _check_ended(process: SpawnProcess) -> None:
-    process.join()
-    if process.exitcode:
-        raise GenerationError(
-            f"A process ended with status {process.exitcode} and said nothing; -9 is often the system's doing, where "
-            "memory ran out. What was answered is kept: take fewer processes, and run the same again."
-        )
+@contextmanager
+def _deaf_to_the_keyboard() -> Iterator[None]:
+    """Puts a stop from the keyboard off, for good in what is started meanwhile.
+
+    A terminal sends it to all processes. The one that reads ends the others, which would only say where they were.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _ended(process: SpawnProcess) -> ProcessError:
+    process.join(timeout=10)
+    why = "Its last words are above, if it had any."
+    if process.exitcode == -signal.SIGKILL:
+        why = "The system does so where memory ran out: take fewer processes."
+    return ProcessError(
+        f"A process ended with status {process.exitcode} before it was done. {why} What was answered is kept: run the "
+        "same again."
+    )
 
 
 # ---- in each process -------------------------------------------------------------------------------------------------
-def _send(sender: Connection, produce: Callable[..., Iterable[Any]], given: tuple[Any, ...]) -> None:
+def _work(reader: Connection) -> None:
     Thread(target=_end_with_reader, daemon=True).start()
     try:
+        produce, given = reader.recv()
         for one in produce(*given):
-            sender.send(one)
+            reader.send(one)
+        reader.send(_Done())
     except Exception as error:  # whatever it is, the process that reads must be told
-        sender.send(_Failed(error if isinstance(error, LmmsCaError) else None, traceback.format_exc()))
-    sender.close()
+        reader.send(_Failed(error if isinstance(error, LmmsCaError) else None, traceback.format_exc()))
 
 
 def _end_with_reader() -> None:

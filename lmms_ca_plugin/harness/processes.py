@@ -8,11 +8,13 @@ Deviates from a launcher's processes (`accelerate launch -m lmms_eval`), which a
 from __future__ import annotations
 
 import io
+import math
 import os
 import sys
 from collections.abc import Collection, Generator, Sequence
 from contextlib import closing, redirect_stderr
 from dataclasses import replace
+from threading import RLock
 
 import torch
 from loguru import logger
@@ -39,9 +41,8 @@ def check_processes(study: Study, found: Checkpoint) -> None:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise OptionError("A study starts its processes itself. Run it without a launcher, and give --processes.")
     on_cpu = found.device.type == "cpu"
-    placed = {"device_map": options.device_map, "device": None if on_cpu else options.device}
-    for name, value in placed.items():
-        if processes > 1 and value is not None:
+    for name, value in {"device": options.device, "device_map": options.device_map}.items():
+        if processes > 1 and value is not None and not on_cpu:
             raise OptionError(
                 f"processes={processes} and {name}={value}: each process takes a GPU of its own. Give one of the two; "
                 "CUDA_VISIBLE_DEVICES says which GPUs there are."
@@ -52,13 +53,20 @@ def check_processes(study: Study, found: Checkpoint) -> None:
         raise OptionError(
             f"processes={processes} is not allowed. Allowed: 1 to {most}, the {what} that PyTorch may use here."
         )
+    kinds = dict.fromkeys(map(torch.cuda.get_device_name, range(0 if on_cpu or processes == 1 else processes)))
+    if len(kinds) > 1:
+        raise OptionError(
+            f"processes={processes} would mix answers of {' and '.join(kinds)}, which round otherwise. Have "
+            "CUDA_VISIBLE_DEVICES name GPUs of one kind."
+        )
 
 
-def spread(study: Study, names: Sequence[str], keys: Collection[Key]) -> Generator[Told]:
+def spread(study: Study, device: torch.device, names: Sequence[str], keys: Collection[Key]) -> Generator[Told]:
     """Answers questions in the study's number of processes, with a progress bar.
 
     Args:
         study: The study.
+        device: Where one process would hold the checkpoint.
         names: Variants that share their passes.
         keys: Task and document of every question.
 
@@ -66,10 +74,12 @@ def spread(study: Study, names: Sequence[str], keys: Collection[Key]) -> Generat
         As `Answering.answers`: what answers, of every process, and the batches of all, as they come.
 
     Raises:
-        GenerationError: A question could not be answered, or a process ended without a word.
+        GenerationError: A question could not be answered.
+        ProcessError: A process ended without a word.
     """
-    shares = [(_placed(study, place), names, keys, place, study.processes) for place in range(study.processes)]
-    title = f"{study.name}, {study.processes} processes"
+    number = min(study.processes, math.ceil(len(keys) / study.batch_size))  # there are at least so many batches
+    shares = [(_placed(study, device, place), names, keys, place, number) for place in range(number)]
+    title = f"{study.name}, {number} processes"
     with closing(gathered(_answers, shares)) as told, tqdm(total=len(keys), desc=title, unit="question") as progress:
         for one in told:
             yield one
@@ -77,18 +87,22 @@ def spread(study: Study, names: Sequence[str], keys: Collection[Key]) -> Generat
                 progress.update(len(one.asked))
 
 
-def _placed(study: Study, place: int) -> Study:
+def _placed(study: Study, device: torch.device, place: int) -> Study:
     """The study as one of its processes runs it: on a GPU of its own where there are any."""
-    on_cpu = study.checkpoint.device is not None or not torch.cuda.is_available()
-    device = study.checkpoint.device if on_cpu else f"cuda:{place}"
-    return replace(study, processes=1, checkpoint=replace(study.checkpoint, device=device))
+    checkpoint = study.checkpoint
+    if device.type != "cpu":
+        checkpoint = replace(checkpoint, device=f"{device.type}:{place}")
+    return replace(study, processes=1, checkpoint=checkpoint)
 
 
-def _answers(study: Study, names: Sequence[str], keys: Collection[Key], place: int, processes: int) -> Generator[Told]:
+def _answers(study: Study, names: Sequence[str], keys: Collection[Key], place: int, number: int) -> Generator[Told]:
     """Answers a share, in a process of its own."""
-    os.environ[LOCAL_PROCESSES] = str(processes)
-    torch.set_num_threads(cores())
+    os.environ[LOCAL_PROCESSES] = str(number)
+    torch.set_num_threads(min(torch.get_num_threads(), cores()))
+    tqdm.set_lock(RLock())  # its own one is shared with other processes, and would outlive this one, which is killed
     answering = Answering(study)
+    if answering.found.device.type == "cuda":
+        torch.cuda.set_device(answering.found.device)
     # Bars of several processes at a time cannot be read, and what the harness logs the process that reads has logged.
     disable_progress_bar()
     logger.remove()
@@ -96,4 +110,4 @@ def _answers(study: Study, names: Sequence[str], keys: Collection[Key], place: i
     with redirect_stderr(io.StringIO()):
         answering.tasks.instances()
     with whole_pictures():
-        yield from answering.answers(names, keys, place, processes)
+        yield from answering.answers(names, keys, place, number)

@@ -68,6 +68,7 @@ class Runner:
         Raises:
             InputError: A task gives no score that could be compared.
             GenerationError: A question could not be answered; what was answered before is in the journal.
+            ProcessError: A process ended without a word; the same holds.
         """
         study = self.study
         results: dict[str, Path] = {}
@@ -86,7 +87,7 @@ class Runner:
                 except (CheckpointError, GenerationError, OptionError) as error:
                     if not self.answering.alone(group) or len(groups) == 1:
                         raise
-                    failed |= dict.fromkeys(names, error)
+                    failed |= dict.fromkeys(names, _without_frames(error))
                     continue
                 results |= {name: self._scored(journal, name) for name in names}
             finished = replace(study, variants=tuple(v for v in study.variants if v.name in results))
@@ -101,7 +102,7 @@ class Runner:
                 try:
                     complete(self.answering.family, plan)
                 except LmmsCaError as error:
-                    found[name] = error
+                    found[name] = _without_frames(error)
         return found
 
     def _answer(self, journal: Journal, names: Sequence[str]) -> None:
@@ -112,7 +113,7 @@ class Runner:
             return
         if self.study.processes > 1:
             self.answering.unload()
-            answers = spread(self.study, names, missing)
+            answers = spread(self.study, self.answering.found.device, names, missing)
         else:
             answers = self.answering.answers(names, missing)
         with closing(answers):  # ends what computes them, should the journal fail
@@ -160,3 +161,9 @@ class Runner:
     def timings(self) -> Timings:
         """What was kept of how long variants took alone."""
         return Timings.kept(self.study.output, self.identity)
+
+
+def _without_frames(error: LmmsCaError) -> LmmsCaError:
+    """An error to be kept: the frames that it came through hold on to the loaded checkpoint, and its memory."""
+    error.__cause__ = error.__context__ = None
+    return error.with_traceback(None)

@@ -12,7 +12,7 @@ from pathlib import Path
 import at_work
 import pytest
 
-from lmms_ca_plugin.errors import GenerationError, MemoryLimitError
+from lmms_ca_plugin.errors import MemoryLimitError, ProcessError
 from lmms_ca_plugin.harness.pool import gathered
 
 
@@ -33,13 +33,29 @@ def test_all_is_passed_on_in_its_order():
     [
         (("fails", "foreseen"), MemoryLimitError, "^too small$"),
         (("fails", "unforeseen"), RuntimeError, "(?s)^A process failed:\nTraceback .*at_work.py.*ZeroDivisionError"),
-        (("dies",), GenerationError, "ended with status -9 and said nothing.*answered is kept: take fewer processes"),
+        (("dies",), ProcessError, "ended with status -9 before .* memory ran out: take fewer.* answered is kept: run"),
+        (("dies_in_a_word",), ProcessError, "ended with status -9 before it was done"),
+        (("leaves",), ProcessError, "ended with status 0 before it was done. Its last words are above, if it had any"),
     ],
 )
 def test_the_first_failure_is_told_and_ends_all(tmp_path, doomed, error, message):
     what, *more = doomed
     with pytest.raises(error, match=message):
         list(gathered(at_work.either, [("sleeps", str(tmp_path)), (what, str(tmp_path), *more)]))
+
+
+def test_one_that_is_done_is_not_waited_for():
+    assert sorted(gathered(at_work.lingers, [(0,), (1,)])) == [0, 1]
+
+
+def test_one_that_hears_nothing_is_ended_too(tmp_path):
+    with pytest.raises(MemoryLimitError):
+        list(gathered(at_work.either, [("stopped", str(tmp_path)), ("fails", str(tmp_path), "foreseen")]))
+
+
+def test_work_may_be_larger_than_a_pipe():
+    number = 10**6
+    assert list(gathered(at_work.sizes, [(range(3), bytes(number))])) == [number, number, number]
 
 
 def test_who_stops_reading_ends_all(tmp_path):

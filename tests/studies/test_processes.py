@@ -1,6 +1,7 @@
 """Studies in several processes: the answers and files of one, and no process that is left, whatever ends them."""
 
 import os
+import weakref
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -72,6 +73,16 @@ def test_what_two_processes_began_one_ends(study):
     assert answers_of(again) == answers_of(whole)
 
 
+def test_a_variant_that_is_ruled_out_holds_no_memory(study):
+    """Its error would, by the frames that it came through."""
+    runner = Runner(study, leave_out=True)
+    with Journal(study.output, runner.identity) as begun:
+        failed = runner._ruled_out(begun)
+    held = weakref.ref(runner.answering.family.model)
+    runner.answering.unload()
+    assert set(failed) == {"sinks"} and held() is None
+
+
 @drawn(
     lengths=st.lists(st.tuples(st.integers(0, 3), st.integers(1, 2)), max_size=40),
     size=st.integers(1, 5),
@@ -117,13 +128,30 @@ def test_a_launcher_is_refused_before_weights_are_read(study, monkeypatch):
         Runner(study)
 
 
-def test_each_process_has_a_gpu_of_its_own(study, monkeypatch):
+def test_gpus_of_two_kinds_are_refused(study, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setattr(torch.cuda, "get_device_name", ["H100", "H100", "A100"].__getitem__)
+    check_processes(replace(study, processes=2), GPU)
+    with pytest.raises(OptionError, match="processes=3 would mix answers of H100 and A100.* CUDA_VISIBLE_DEVICES name"):
+        check_processes(replace(study, processes=3), GPU)
+
+
+def test_each_process_has_a_gpu_of_its_own(study):
     four = replace(study, processes=4)
-    for present, device, expected in ((True, None, "cuda:3"), (True, "cpu", "cpu"), (False, None, None)):
-        monkeypatch.setattr(torch.cuda, "is_available", lambda present=present: present)
-        asked = replace(four, checkpoint=CheckpointOptions("x", device=device))
-        placed = processes._placed(asked, 3)
-        assert placed == replace(asked, processes=1, checkpoint=CheckpointOptions("x", device=expected))
+    placed = processes._placed(four, GPU.device, 3)
+    assert placed == replace(study, checkpoint=replace(study.checkpoint, device="cuda:3"))
+    for checkpoint in (study.checkpoint, CheckpointOptions("x", device_map="cpu"), CheckpointOptions("x", "cpu")):
+        asked = replace(four, checkpoint=checkpoint)
+        check_processes(replace(asked, processes=2), CPU)
+        assert processes._placed(asked, CPU.device, 3) == replace(asked, processes=1)
+
+
+def test_no_more_processes_than_batches(study, monkeypatch):
+    told = []
+    monkeypatch.setattr(processes, "gathered", lambda produce, shares: (share for share in told.append(shares) or []))
+    keys = [("mini_gqa", i) for i in range(4)]
+    assert list(processes.spread(replace(study, processes=8), CPU.device, ["vanilla"], keys)) == []
+    assert [share[3:] for share in told[0]] == [(0, 2), (1, 2)]  # in threes
 
 
 def test_processes_share_what_a_computer_has(monkeypatch):
