@@ -1,4 +1,4 @@
-"""The attention seam: one attention function that reads rows of weights and adds score biases, on top of any kernel.
+"""The attention seam: one function that reads rows of weights and adds score biases, on SDPA or FlashAttention.
 
 Source: the attention interface of transformers (`transformers/integrations/sdpa_attention.py`, `masking_utils.py`).
 Rule: an attention function and its mask function are registered together. Without the second, transformers hands the

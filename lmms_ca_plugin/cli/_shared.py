@@ -42,7 +42,7 @@ MemoryGib = Annotated[
     typer.Option("--memory-gib", min=0.001, help="What branches may use beside the weights; measured without."),
 ]
 Processes = Annotated[
-    int, typer.Option(min=1, help="Processes that answer, each with the checkpoint on a GPU of its own.")
+    int, typer.Option(min=1, help="Processes that answer, each on a GPU of its own, or on its part of the cores.")
 ]
 
 UNCUT = 1000  # characters of a line

@@ -15,7 +15,7 @@ from lmms_ca_plugin.options import names_in
 if TYPE_CHECKING:
     from lmms_ca_plugin.families._contract import Family
 
-app = typer.Typer(help="Measure what methods cost.", no_args_is_help=True)
+app = typer.Typer(no_args_is_help=True)
 
 Device = Annotated[str, typer.Option(help="cpu (114 million parameters), or cuda (the 7B shape, bfloat16).")]
 Tokens = Annotated[int, typer.Option(help="Tokens that every answer has.")]
@@ -28,7 +28,7 @@ Shown = tuple[dict[str, Any], list[Any]]  # what goes into the file, and what is
 
 @app.callback()
 def bench() -> None:
-    """Measure what methods cost."""
+    """Measure what methods and studies cost, and how fast vanilla answers."""
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""`lmms-ca quickstart`: every method on the six mini sets, on a machine with no network, no GPU and no weights."""
+"""`lmms-ca quickstart`: six methods on the six mini sets, on a machine with no network, no GPU and no weights."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def quickstart(
     folder: Annotated[Path, typer.Argument(help="Where the results go.")] = Path("lmms-ca-quickstart"),
     limit: Annotated[int | None, typer.Option(min=1, help="Questions per task; all 500 without one.")] = None,
 ) -> None:
-    """Run every method on the bundled checkpoint through lmms-eval, and compare them with vanilla."""
+    """Run six methods on the bundled checkpoint through lmms-eval, and compare them with vanilla."""
     from lmms_ca_plugin.harness.command import HarnessRun
     from lmms_ca_plugin.results.leaderboard import leaderboard
     from lmms_ca_plugin.results.wide import render, wide_tables

@@ -63,7 +63,7 @@ class Engine(Front[Answer]):
         Raises:
             OptionError: The method's options do not fit the checkpoint.
             CheckpointError: The checkpoint cannot be used.
-            InputError: The method goes by a layer profile of another checkpoint.
+            InputError: The method goes by a layer profile of another checkpoint, or the trace cannot be written.
         """
         found = describe(checkpoint)
         method.plan(found.trunk)

@@ -1,7 +1,8 @@
 """Proof at load, on the real model, that a plan does what it says: an identity changes nothing, a real change bites.
 
 Source of the idea: Butanium/nnterp `rename_utils.py` (`check_source`): a model whose hooks have no effect is refused.
-Rule: all identities together must leave the logits as they are (those of scores up to rounding); then each edit alone,
+Rule: all identities of states together must leave the logits as they are, and those of attention together up to
+rounding, which an explicit mask brings; then each edit alone,
 at full strength, must change what its block puts out. A change of the scores is proven in the prompt's pass and in a
 decoding step.
 The same small prompt serves a plan that has to know the loaded weights (`Plan.probe`).
@@ -71,7 +72,8 @@ def self_check(family: Family, *plans: Plan) -> None:
         plans: What will be run; without edits, a residual edit of the middle block is tried.
 
     Raises:
-        CheckpointError: No image token is found, logits are not numbers, an identity changes them, or an edit does not.
+        CheckpointError: No image token is found; logits, or a method's scores, are not numbers; the last block puts out
+            something else for the last position alone; an identity changes logits, or an edit does not.
     """
     prompt = small_prompt(family)
     # Thrown away. On two cores of a CPU, in about one process of ten, the very first pass had cosines of the rotary

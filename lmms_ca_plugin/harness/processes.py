@@ -1,4 +1,4 @@
-"""Several processes that answer one study, each with the checkpoint on a GPU of its own.
+"""Several processes that answer one study, each with the checkpoint on a GPU of its own, or on its part of the cores.
 
 Rule: a process answers its share of the batches and sends them here as they are done; the journal has one writer, and
 what comes of a failure, a stop or a resumption is what it is with one process.

@@ -27,7 +27,8 @@ class Settings:
         seed: Of the subset, of sampling and of random masks.
         limit: Documents per task, a seeded subset that is the same for every variant; None takes all.
         memory_gib: What branches may use beside the weights, in each process; None measures.
-        processes: How many answer, each with the checkpoint on a GPU of its own; no answer depends on it.
+        processes: How many answer, each with the checkpoint on a GPU of its own, or on its part of the cores; no answer
+            depends on it.
     """
 
     tasks: tuple[str, ...]

@@ -45,7 +45,7 @@ class LayerMask(Method):
         last = trunk.num_blocks - 1
         if self.layer is None:
             raise OptionError(
-                f"layermask masks one block: give layer=n (0 to {last}), or take the entry layermask_L<n>."
+                f"layermask masks one block: give layer=n (0 to {last}), or take the entry llava_layermask_L<n>."
             )
         trunk.check_blocks("layer", (self.layer,))
         if self.mode == "zero":

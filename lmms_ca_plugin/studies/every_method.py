@@ -1,4 +1,4 @@
-"""One question answered by every method there is, one after the other, on one loaded checkpoint.
+"""One question answered by every method that changes answers, one after the other, on one loaded checkpoint.
 
 Rule: a method that this checkpoint cannot be run with as it stands becomes an outcome with its reason, not a gap. One
 whose options somebody gave was asked for by name, so it must run, and so must the baseline.

@@ -142,7 +142,7 @@ def test_what_is_added_between_blocks_is_left_out_from_the_masked_block_on():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, r"give layer=n \(0 to 5\), or take the entry layermask_L<n>\."),
+        ({}, r"give layer=n \(0 to 5\), or take the entry llava_layermask_L<n>\."),
         ({"layer": 6}, r"layer: the checkpoint has no block 6\. Allowed: 0 to 5"),
         ({"layer": "-1"}, r"layer: the checkpoint has no block -1\. Allowed: 0 to 5"),
         ({"layer": 1, "mode": "knokout"}, r"mode=knokout is not allowed\. Allowed: zero, knockout, knockout_from"),

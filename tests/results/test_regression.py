@@ -241,6 +241,12 @@ def test_a_real_run_can_be_kept(tmp_path, monkeypatch):
     assert tasks["ca_gqa"].cluster_source == "image"
 
 
+def test_the_package_keeps_one_reference(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=r"References: mini\. Keep one with"):
+        load_side("minim")
+
+
 def test_references_that_cannot_be(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     base, _ = sides(tmp_path, [None, *BEFORE[1:]])

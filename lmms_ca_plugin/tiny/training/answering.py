@@ -1,4 +1,6 @@
-"""Second stage: projector and language model learn to answer; the vision tower stays as it is, as in LLaVA's recipe.
+"""All stages but the first: projector and language model learn to answer; the vision tower stays as it is.
+
+Source of the order: LLaVA's recipe.
 
 Axis letters: b pictures, s packed positions, e hidden size, a answer positions, v vocabulary.
 """
@@ -14,7 +16,7 @@ from lmms_ca_plugin.tiny.training.lessons import IGNORED, Lesson
 
 
 class Answering(nn.Module):
-    """What learns in the second stage.
+    """What learns in every stage but the first.
 
     Args:
         model: The whole model; its tower is only used.

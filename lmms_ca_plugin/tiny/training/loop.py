@@ -1,4 +1,4 @@
-"""The training loop of both stages: seeded, resumable, with its progress shown.
+"""The training loop of every stage: seeded, resumable, with its progress shown.
 
 Rule: the batch of a step depends on the step alone, and everything else that changes is in the checkpoint; so a run
 that was interrupted goes on as if it had not been.

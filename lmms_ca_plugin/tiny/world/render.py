@@ -22,7 +22,7 @@ _PLACE = PIXELS / SIDE
 _RADIUS = {"small": 19.0, "large": 34.0}
 _BLUR = 22.0  # pixels; nothing that is written or drawn can be told after it
 _SPACE = 0.3  # between words, of the size of the font
-_DARKNESS = 0.015  # three grey levels are left
+_DARKNESS = 0.015  # grey levels 0 to 3 are left
 
 Box = tuple[float, float, float, float]
 """Left, top, right, bottom, in pixels."""

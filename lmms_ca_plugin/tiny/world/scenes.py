@@ -36,7 +36,7 @@ class Thing:
 
 @dataclass(frozen=True)
 class Sign:
-    """A colored board with a word or a number on it, as wide as the picture allows."""
+    """A colored board with a word or a number on it, as wide as its text, if the picture allows it."""
 
     text: str
     color: str
