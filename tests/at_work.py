@@ -36,6 +36,7 @@ def waits_for_others(folder, number):
 
 
 def interrupted():
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever this was started by ignores
     os.kill(os.getpid(), signal.SIGINT)
     yield "went on"
 
