@@ -124,6 +124,10 @@ def test_what_generate_would_do_to_scores_is_refused_before_weights_are_read(cop
     opened(copied)
 
 
+def test_code_of_a_repository_runs_only_when_asked():
+    assert CheckpointOptions().trust_remote_code is False
+
+
 def test_the_default_device_is_this_processs_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setenv("LOCAL_RANK", "1")

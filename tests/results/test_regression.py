@@ -241,6 +241,21 @@ def test_a_real_run_can_be_kept(tmp_path, monkeypatch):
     assert tasks["ca_gqa"].cluster_source == "image"
 
 
+def test_one_regressed_task_of_two_fails_the_gate(tmp_path):
+    for side, scores in (("base", BEFORE), ("cand", LOST)):
+        tasks = {"ca_gqa": task_samples("ca_gqa", scores), "ca_okvqa": task_samples("ca_okvqa", BEFORE)}
+        write_run(tmp_path / side, tasks)
+    assert compare(tmp_path / "base", tmp_path / "cand").regressed
+
+
+def test_another_system_instruction_is_noted(tmp_path):
+    base = write_run(tmp_path / "a", {"ca_gqa": task_samples("ca_gqa", BEFORE)})
+    config = {"system_instruction": "Be brief."}
+    candidate = write_run(tmp_path / "b", {"ca_gqa": task_samples("ca_gqa", BEFORE)}, config=config)
+    (task,) = compare(base, candidate).tasks
+    assert any("run with another system_instruction" in note for note in task.notes)
+
+
 def test_the_package_keeps_one_reference(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=r"References: mini\. Keep one with"):

@@ -489,6 +489,7 @@ def test_a_cost_counts_what_is_known_with_the_weights_alone(asked, monkeypatch):
     few = tuple(v for v in plan.study.variants if v.name in ("vanilla", "var", "vicrop"))
     cost = estimate(replace(plan, study=replace(plan.study, variants=few)), 1)
     assert (cost.passes, cost.passes_alone, cost.makes_inputs) == (6 + 4 + 6, 18, ("vicrop",))
+    assert cost.probed.hours == pytest.approx(8 / 3600) and 0 < cost.memory_gib < 1e5
 
 
 def test_targets_share_what_they_have_in_common(asked):
