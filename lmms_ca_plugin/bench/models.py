@@ -1,7 +1,7 @@
 """What is measured on: the LLaVA-1.5 architecture with random weights, built in memory.
 
-Costs depend on shapes and not on what the weights say, as far as a method does its full work; that one
-which changes answers does so is checked on every side (`bench/targets.py`).
+Costs depend on shapes and not on what the weights say, as far as a method does its full work. Whether it did is checked
+on every side of a method that changes answers (`bench/targets.py`).
 Source of the true shape: config.json of llava-hf/llava-1.5-7b-hf and of openai/clip-vit-large-patch14-336.
 """
 

@@ -151,7 +151,7 @@ class Answering:
         among = set(keys)
         instances = [instance for instance in self.tasks.instances() if key_of(instance) in among]
         every = self.requests(instances)
-        own = range(len(every)) if processes == 1 else share(every, self.study.batch_size, place, processes)
+        own = share(every, self.study.batch_size, place, processes)
         requests, asked = [every[i] for i in own], [key_of(instances[i]) for i in own]
         if not requests:
             return
