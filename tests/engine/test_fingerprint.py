@@ -76,6 +76,12 @@ def test_other_weights_have_another(folder, tmp_path, weights):
     assert sha(write(tmp_path / "other", weights)) != sha(folder)
 
 
+def test_a_digest_that_was_written_into_a_profile_still_holds(tmp_path):
+    """Profiles and runs keep it: a change of the rule would take every one of them for one of other weights."""
+    weights = {"a.large": np.arange(9000, dtype=np.float32), "b.small": np.ones((2, 3), dtype=np.float16)}
+    assert sha(write(tmp_path / "one", weights)).startswith("d28e1da95fccb27c")
+
+
 def test_another_config_has_another(folder, tmp_path):
     assert sha(write(tmp_path / "other", WEIGHTS, '{"model_type": "llava_next"}')) != sha(folder)
 

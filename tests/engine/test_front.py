@@ -113,6 +113,12 @@ def test_parts_of_a_batch_are_joined_as_the_processor_joins_them(any_family):
     assert joined.pictures == {}
 
 
+def test_parts_whose_method_makes_the_inputs_are_joined_without_any():
+    questions = mixed_questions()
+    parts = [Ready(questions[:3], None), Ready(questions[3:], None)]
+    assert Ready.joined(parts, pad_token=0) == Ready(questions, None)
+
+
 def assert_same_inputs(mine, theirs):
     assert torch.equal(mine.input_ids, theirs.input_ids) and torch.equal(mine.attention_mask, theirs.attention_mask)
     assert mine.pictures.keys() == theirs.pictures.keys()

@@ -11,6 +11,7 @@ from harness_files import flipped, task_samples, write_run
 
 from lmms_ca_plugin.atomic import write_atomically
 from lmms_ca_plugin.errors import InputError
+from lmms_ca_plugin.results.comparisons import adjusted
 from lmms_ca_plugin.results.leaderboard import leaderboard
 from lmms_ca_plugin.results.published import SETS, published_value, tables
 from lmms_ca_plugin.results.regression import compare
@@ -106,6 +107,15 @@ def test_holm_runs_over_the_tasks_of_one_comparison(tmp_path):
         assert row["p_holm"] == pytest.approx(min(1, 6 * row["p_value"]), rel=1e-6)
 
 
+def test_holm_takes_the_official_metrics_of_all_tasks_as_one_family():
+    rows = [
+        {"model": "m", "method": "dola", "documents": "d", "date": "1", "task": task, "metric": metric, "p_value": 0.03}
+        for task, official in (("ca_textvqa", "textvqa_accuracy"), ("ca_vizwiz", "vizwiz_accuracy"))
+        for metric in ("vqa_accuracy", official)
+    ]
+    assert [row["p_holm"] for row in adjusted(rows)] == [0.06] * 4
+
+
 def test_holm_is_the_same_however_runs_are_fed_in(tmp_path):
     tasks = ["ca_gqa", "ca_okvqa", "ca_textvqa"]
     runs = [two_methods(tmp_path / task, [task]) for task in tasks]
@@ -192,6 +202,14 @@ def test_a_row_keeps_its_difference_when_its_run_is_read_alone(tmp_path):
     samples = {"ca_textvqa": task_samples("ca_textvqa", AFTER, clusters=CLUSTERS)}
     write_run(newer, samples, "20260102_000000", "llava_contrastive", record=RECORD)
     assert leaderboard([newer], tmp_path / "lb.csv").notes[-1].startswith("1 rows lost their difference to a newer run")
+
+
+def test_a_difference_that_a_newer_run_takes_away_is_said(tmp_path):
+    leaderboard([two_methods(tmp_path / "runs")], tmp_path / "lb.csv")
+    samples = {"ca_textvqa": task_samples("ca_textvqa", BEFORE, clusters=CLUSTERS)}
+    write_run(tmp_path / "newer", samples, "20260102_000000", "llava_contrastive", record=RECORD)
+    notes = leaderboard([tmp_path / "newer"], tmp_path / "lb.csv").notes
+    assert notes[-1].startswith("1 rows lost their difference to a newer run without one")
 
 
 def test_a_baseline_that_was_not_run_is_refused(tmp_path):

@@ -7,7 +7,7 @@ from lmms_ca_plugin.methods import load_method
 from lmms_ca_plugin.methods.contrastive import DEFAULT_LAMBDA, PAPER_REVIEW, Contrastive
 from lmms_ca_plugin.methods.vicrop import PAPER_LAYER
 from lmms_ca_plugin.options import spell
-from lmms_ca_plugin.results.published import LOGGED, SETTINGS, not_the_papers, published_value
+from lmms_ca_plugin.results.published import LOGGED, SETTINGS, not_the_papers, printed_model, published_value
 
 LLAVA, NEXT = "llava-hf/llava-1.5-7b-hf", "llava-hf/llava-v1.6-vicuna-7b-hf"
 # What the methods' None stands for there; `profile` and `layer` of layermask have no paper's value.
@@ -63,3 +63,13 @@ def test_the_option_that_the_paper_varies_may_have_any_value():
 def test_prompts_and_pictures_as_the_family_prepares_them_are_the_papers(model, pictures):
     args = f"conversation=vicuna_v1,image_aspect_ratio={pictures}"
     assert not_the_papers(model, "vanilla", args) == ()
+
+
+@pytest.mark.parametrize("table", [1, 2, 3])
+def test_a_value_is_of_the_table_that_was_asked_for(table):
+    printed = {published_value(LLAVA, "contrastive", "", task, table)[1] for task in ("ca_gqa", "ca_textvqa")}
+    assert printed == {f"Song et al., Table {table}"}
+
+
+def test_a_checkpoint_is_known_by_its_folder_however_that_is_written():
+    assert printed_model("models/LLaVA-1.5-7B-hf/") == "LLaVA-v1.5"

@@ -115,6 +115,14 @@ def test_a_failed_document_is_kept_apart(tmp_path):
     assert read_runs([tmp_path])[0][0].documents["vqa_accuracy"].isna().tolist() == [False, True, False]
 
 
+def test_a_reported_score_that_counts_a_failed_document_as_0_is_read(tmp_path):
+    file = write_run(tmp_path, {"ca_gqa": task_samples("ca_gqa", [1, None, 1])})
+    file.write_text(file.read_text().replace('"vqa_accuracy,none": 1.0', '"vqa_accuracy,none": 0.667'))
+    assert '"vqa_accuracy,none": 0.667' in file.read_text()
+    (run,), _ = read_runs([tmp_path])
+    assert run.documents["vqa_accuracy"].tolist()[::2] == [1, 1] and run.documents["vqa_accuracy"].isna().sum() == 1
+
+
 def test_a_test_split_without_answers_is_noted(tmp_path):
     path = write_run(tmp_path, {"ca_gqa": task_samples("ca_gqa", [1, 0])})
     content = json.loads(path.read_text())

@@ -3,6 +3,7 @@
 import gzip
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -63,9 +64,9 @@ def test_holm_spares_one_task_among_many(tmp_path):
 
 def test_flips_hold_both_answers_greatest_loss_first(tmp_path):
     after = list(BEFORE)
-    after[3], after[7], after[999] = 0.0, 0.3, 1.0
+    after[3], after[7], after[999] = 0.3, 0.0, 1.0
     (task,) = compare(*sides(tmp_path, after)).tasks
-    assert [flip.doc_id for flip in task.flips] == [3, 7, 999]
+    assert [flip.doc_id for flip in task.flips] == [7, 3, 999]
     assert (task.flips[0].baseline_answer, task.flips[0].candidate_answer) == ("right", "wrong")
     assert (task.flips[1].baseline_score, task.flips[1].candidate_score) == (1, 0.3)
     assert (task.pair.improved, task.pair.worsened) == (1, 2)
@@ -329,3 +330,11 @@ def test_headline_says_all(tmp_path):
     assert line.startswith("ca_textvqa: unclear, ")
     assert f"about {task.samples_to_decide} documents would decide" in line
     assert "n = 1000" in line
+
+
+def test_a_difference_at_the_tolerance_is_decided_by_no_number(tmp_path):
+    (task,) = compare(*sides(tmp_path, NOISY)).tasks
+    assert f"about {task.samples_to_decide} documents would decide if the difference stays" in headline(task)
+    assert headline(replace(task, samples_to_decide=None)).endswith(
+        "no number of documents would decide: the difference sits at the tolerance"
+    )

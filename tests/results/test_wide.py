@@ -49,6 +49,13 @@ def test_two_methods_with_printed_values(tmp_path):
     assert "vqa_accuracy, on GQA and DocVQA vqa_exact" in table.caption
 
 
+def test_vanilla_is_a_models_first_line_whichever_ran_first(tmp_path):
+    six_sets(tmp_path, 70, method="contrastive", parameters={"rho": 0.5})
+    six_sets(tmp_path, 50, date="20260101_000100")
+    (table,) = wide_tables(leaderboard([tmp_path]).rows)
+    assert [line[1].partition(",")[0] for line in cells(table)[1:]] == ["vanilla", "vanilla", "contrastive"]
+
+
 def test_nothing_is_printed_below_other_settings_than_the_papers(tmp_path):
     six_sets(tmp_path, 50, method="contrastive", parameters={"rho": 0.2, "lam": 0.5})
     (table,) = wide_tables(leaderboard([tmp_path]).rows)

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from lmms_ca_plugin.engine.load import InputOptions
-from lmms_ca_plugin.errors import OptionError
+from lmms_ca_plugin.errors import CheckpointError, OptionError
 from lmms_ca_plugin.methods import load_method
 from lmms_ca_plugin.results.published import BENCHMARK_OF
 from lmms_ca_plugin.studies.reproduce import beside, plans, reproduce
@@ -59,6 +59,13 @@ def test_figures_2_and_5_run_together(as_the_papers, monkeypatch):
     assert table["variant"].tolist() == ["distance"] and table["delta"].isna().all()
     monkeypatch.setattr("lmms_ca_plugin.harness.answering.Answering.family", None)  # nothing is computed again
     assert reproduce(["fig5", "fig2"], [checkpoint], as_the_papers)["fig2"].files == made["fig2"].files
+
+
+def test_every_checkpoint_is_looked_at_before_the_first_runs(asked, tmp_path):
+    absent = replace(asked.checkpoint, pretrained=str(tmp_path / "absent"))
+    with pytest.raises(CheckpointError, match="absent"):
+        reproduce(["fig2"], [asked.checkpoint, absent], replace(asked, tasks=("mini_gqa",), limit=2))
+    assert not asked.output.exists()
 
 
 def test_the_options_of_a_run_and_of_its_inputs_are_compared(as_the_papers):
