@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, GenerationConfig
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, GenerationConfig, PretrainedConfig
 from transformers.utils import GENERATION_CONFIG_NAME, cached_file
 
 from lmms_ca_plugin.attention import KernelName
@@ -101,8 +101,10 @@ def describe(options: CheckpointOptions) -> Checkpoint:
     if (folder.is_absolute() or options.source.startswith((".", "~"))) and not folder.is_dir():
         raise CheckpointError(f"pretrained={options.pretrained}: there is no such folder. Give a folder or a hub id.")
     if folder.is_dir() and not (folder / "config.json").is_file():
+        adapter = (folder / "adapter_config.json").is_file()
         raise CheckpointError(
             f"pretrained={options.pretrained}: the folder has no config.json, so it is no checkpoint."
+            f"{' It holds an adapter: merge that into its base and save the whole, processor included.' * adapter}"
         )
     device = _device(options)
     if device.type == "cpu" and options.dtype in _slow_on_cpu():
@@ -110,8 +112,17 @@ def describe(options: CheckpointOptions) -> Checkpoint:
             f"dtype={options.dtype} on this CPU is hundreds of times slower than float32. Allowed: float32, float64, "
             "and bfloat16 on a CPU with AVX512-BF16 or AMX."
         )
+    written, _ = _read("config", PretrainedConfig.get_config_dict, options)
+    if "mm_vision_tower" in written:
+        raise CheckpointError(
+            f"pretrained={options.pretrained}: its config is of LLaVA's original code, which names weights otherwise "
+            "and has no processor. Give a checkpoint in transformers' form, e.g. llava-hf/llava-1.5-7b-hf; the "
+            "repository of transformers has scripts that convert one: models/llava/convert_llava_weights_to_hf.py, and "
+            "its like in models/llava_next."
+        )
+    # Of a type that it does not know, transformers says that it should be updated.
+    family = load_family(str(written.get("model_type")))
     config = _read("config", AutoConfig.from_pretrained, options)
-    family = load_family(config.model_type)
     return Checkpoint(options, family, family.describe(config), device, config)
 
 

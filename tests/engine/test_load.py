@@ -64,6 +64,20 @@ def test_a_folder_without_config_is_named(tmp_path):
         describe(CheckpointOptions(str(tmp_path)))
 
 
+def test_an_adapter_alone_is_told_to_be_merged(tmp_path):
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(CheckpointError, match="no checkpoint. It holds an adapter: merge that into its base"):
+        describe(CheckpointOptions(str(tmp_path)))
+
+
+@pytest.mark.parametrize("model_type", ["llava", "llava_llama", "llava_mistral"])
+def test_a_checkpoint_of_llavas_original_code_is_told_to_be_converted(tmp_path, model_type):
+    config = {"model_type": model_type, "mm_vision_tower": "openai/clip-vit-large-patch14-336", "hidden_size": 4096}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match=r"LLaVA's original code.*llava-hf/llava-1.5-7b-hf; .*convert_llava_weig"):
+        describe(CheckpointOptions(str(tmp_path)))
+
+
 def test_a_hub_id_that_cannot_be_reached_is_named(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(CheckpointError, match="pretrained=nobody/nothing: its config cannot be read"):
@@ -72,9 +86,10 @@ def test_a_hub_id_that_cannot_be_reached_is_named(monkeypatch):
 
 def test_an_unsupported_type_is_named(copied):
     config = json.loads((copied / "config.json").read_text())
-    (copied / "config.json").write_text(json.dumps({**config, "model_type": "blip-2"}))
-    with pytest.raises(CheckpointError, match="type 'blip-2' are not supported"):
-        describe(CheckpointOptions(str(copied)))
+    for unknown in ("blip-2", "nobody_knows_it", None):
+        (copied / "config.json").write_text(json.dumps({**config, "model_type": unknown}))
+        with pytest.raises(CheckpointError, match=f"type '{unknown}' are not supported.*Supported: .*llava_next"):
+            describe(CheckpointOptions(str(copied)))
 
 
 def test_a_missing_weight_is_named_not_made_up(copied):
