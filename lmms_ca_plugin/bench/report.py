@@ -18,7 +18,7 @@ from lmms_ca_plugin.bench.estimate import CONFIDENCE, Estimate
 from lmms_ca_plugin.bench.floor import Floor
 from lmms_ca_plugin.bench.methods import BenchOptions, Cost
 from lmms_ca_plugin.bench.models import held_bytes
-from lmms_ca_plugin.devices import title_of
+from lmms_ca_plugin.devices import cores, title_of
 from lmms_ca_plugin.families._contract import Family
 
 SCHEMA = 2
@@ -51,7 +51,7 @@ class Machine:
         return cls(
             device=str(device),
             device_name=title_of(device),
-            cores=len(os.sched_getaffinity(0)),
+            cores=cores(),
             threads=torch.get_num_threads(),
             load_before=os.getloadavg()[0],
             started=datetime.now(UTC).isoformat(timespec="seconds"),
