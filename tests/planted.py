@@ -39,7 +39,7 @@ from lmms_ca_plugin.families import load_family
 from lmms_ca_plugin.families._contract import Message, Question
 from lmms_ca_plugin.methods.layermask import LayerMask
 from lmms_ca_plugin.methods.vanilla import Vanilla
-from lmms_ca_plugin.results.layer_scores import LayerScores, Variant
+from lmms_ca_plugin.results.layer_scores import LayerScores, VariantScores
 from lmms_ca_plugin.results.profiles import ProfileRules, find_profile
 from lmms_ca_plugin.tiny import TinySettings, build_model, build_processor
 
@@ -211,7 +211,7 @@ def sweep(family, plant, number=64, modes=("zero",)):
 
     def variant(method):
         answers = Engine(family, method, RunOptions(batch_size=len(asked)), is_main=False).answer(asked)
-        return Variant(
+        return VariantScores(
             np.array([a.text == r for a, r in zip(answers, right, strict=True)], dtype=float),
             np.array([a.new_tokens == NEW_TOKENS for a in answers]),
         )

@@ -13,7 +13,7 @@ import sys
 import numpy as np
 from simulate_checkpoints import CORRELATION
 
-from lmms_ca_plugin.results.layer_scores import LayerScores, Variant
+from lmms_ca_plugin.results.layer_scores import LayerScores, VariantScores
 from lmms_ca_plugin.results.profiles import candidates, find_profile
 
 BLOCKS = 32
@@ -40,8 +40,8 @@ def sweep(generator, n, size, losses):
     for loss in losses:
         drawn = np.where(generator.random(n) < KEPT, drawn, numbers(generator, n, size))
         lost, won = (FLIPS / 2 + loss) / RIGHT, FLIPS / 2 / (1 - RIGHT)
-        masked.append(Variant((vanilla ^ (drawn < np.where(vanilla, lost, won))).astype(float)))
-    return LayerScores(tuple(str(i // size) for i in range(n)), Variant(vanilla.astype(float)), tuple(masked))
+        masked.append(VariantScores((vanilla ^ (drawn < np.where(vanilla, lost, won))).astype(float)))
+    return LayerScores(tuple(str(i // size) for i in range(n)), VariantScores(vanilla.astype(float)), tuple(masked))
 
 
 def losses_of(fusion=0.0, review=0.0, everywhere=0.0, slope=0.0):

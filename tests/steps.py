@@ -25,6 +25,17 @@ def plan_of(family, name, options):
     return complete(family, load_method(name).from_options(options).plan(family.trunk))
 
 
+def entering(family, plan, prompt, block):
+    """The hidden states (b, s, d) that enter a block in the prefill."""
+    seen = []
+    handle = family.blocks[block].register_forward_pre_hook(lambda m, args: seen.append(args[0].clone()))
+    run = Run(family, plan, prompt, 1)
+    with run.attached():
+        run.prefill()
+    handle.remove()
+    return seen[0]
+
+
 def forced(family, plan, questions, tokens):
     """Scores (steps, b, v) of a run that is fed given tokens (n, b), and the run itself."""
     run = Run(family, plan, prompt_of(family, questions), len(tokens) + 1)

@@ -24,7 +24,7 @@ Flags = npt.NDArray[np.bool_]  # (documents,)
 
 
 @dataclass(frozen=True)
-class Variant:
+class VariantScores:
     """What one run over the documents gave.
 
     Attributes:
@@ -47,9 +47,9 @@ class Variant:
         if self.ran_away is not None and self.ran_away.shape != self.scores.shape:
             raise InputError(f"{self.ran_away.size} flags of runaway answers but {self.scores.size} scores were given.")
 
-    def part(self, chosen: Flags) -> Variant:
+    def part(self, chosen: Flags) -> VariantScores:
         """Keeps the documents where `chosen` (documents,) is true."""
-        return Variant(self.scores[chosen], None if self.ran_away is None else self.ran_away[chosen])
+        return VariantScores(self.scores[chosen], None if self.ran_away is None else self.ran_away[chosen])
 
 
 @dataclass(frozen=True)
@@ -64,9 +64,9 @@ class LayerScores:
     """
 
     clusters: tuple[str, ...]
-    vanilla: Variant
-    zero: tuple[Variant, ...]
-    knockout: tuple[Variant, ...] = ()
+    vanilla: VariantScores
+    zero: tuple[VariantScores, ...]
+    knockout: tuple[VariantScores, ...] = ()
 
     def __post_init__(self) -> None:
         if self.knockout and len(self.knockout) != len(self.zero):
@@ -103,7 +103,7 @@ def from_tables(vanilla: pd.DataFrame, masked: Iterable[tuple[str, int, pd.DataF
     """
     indexed = _by_document(vanilla, BASELINE)
     documents, clusters, unmasked = indexed.index, tuple(indexed["cluster"]), _variant(indexed)
-    found: dict[str, dict[int, Variant]] = {ZERO: {}, KNOCKOUT: {}}
+    found: dict[str, dict[int, VariantScores]] = {ZERO: {}, KNOCKOUT: {}}
     for mode, block, table in masked:
         if mode not in found:
             raise unknown("mode of a layer sweep", mode, found)
@@ -125,7 +125,7 @@ def _named(mode: str, block: int) -> str:
     return f"mode={mode}, block {block}"
 
 
-def _whole(mode: str, blocks: Mapping[int, Variant], num_blocks: int) -> tuple[Variant, ...]:
+def _whole(mode: str, blocks: Mapping[int, VariantScores], num_blocks: int) -> tuple[VariantScores, ...]:
     missing = [block for block in range(num_blocks) if block not in blocks]
     if missing:
         raise _none_of(_named(mode, missing[0]))
@@ -163,11 +163,11 @@ def _refuse_others(found: pd.Index, documents: pd.Index, name: str) -> None:
             )
 
 
-def _variant(indexed: pd.DataFrame) -> Variant:
+def _variant(indexed: pd.DataFrame) -> VariantScores:
     scores = indexed["score"].to_numpy(dtype=np.float64)
     if "ran_away" not in indexed or indexed["ran_away"].isna().all():
-        return Variant(scores)
+        return VariantScores(scores)
     unknown_flags = indexed.index[indexed["ran_away"].isna()]
     if len(unknown_flags):
         raise InputError(f"Whether {_document(unknown_flags[0])} ran away is not known; of others it is. Give all.")
-    return Variant(scores, indexed["ran_away"].to_numpy(dtype=np.bool_))
+    return VariantScores(scores, indexed["ran_away"].to_numpy(dtype=np.bool_))

@@ -34,7 +34,7 @@ import numpy as np
 from lmms_ca_plugin.errors import InputError
 from lmms_ca_plugin.layer_profile import LayerProfile
 from lmms_ca_plugin.results.claims import Claim, claims_above
-from lmms_ca_plugin.results.layer_scores import Flags, LayerScores, Variant
+from lmms_ca_plugin.results.layer_scores import Flags, LayerScores, VariantScores
 from lmms_ca_plugin.results.multiplicity import ALPHA
 from lmms_ca_plugin.results.statistics import Interval, PairedDifference, mean_interval, paired_difference
 
@@ -282,7 +282,7 @@ def _claims(role: Role, scores: LayerScores, blocks: Sequence[int], rules: Profi
     return claims_above({block: pairs(block) for block in blocks}, rules.margin, rules.alpha)
 
 
-def _drop(before: Variant, masked: Variant, clusters: Sequence[str]) -> PairedDifference:
+def _drop(before: VariantScores, masked: VariantScores, clusters: Sequence[str]) -> PairedDifference:
     return paired_difference(masked.scores, before.scores, clusters)
 
 
@@ -291,10 +291,10 @@ def _curve(scores: LayerScores, block: int) -> BlockCurve:
     return BlockCurve(block, _point(scores, scores.zero[block]), knockout)
 
 
-def _point(scores: LayerScores, masked: Variant) -> Point:
+def _point(scores: LayerScores, masked: VariantScores) -> Point:
     pair = _drop(scores.vanilla, masked, scores.clusters)
     return Point(pair.difference, pair.low, pair.high, _runaway(masked, scores.clusters))
 
 
-def _runaway(variant: Variant, clusters: Sequence[str]) -> Interval | None:
+def _runaway(variant: VariantScores, clusters: Sequence[str]) -> Interval | None:
     return None if variant.ran_away is None else mean_interval(variant.ran_away.astype(np.float64), clusters)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from cases import CASES, small_model
 from naive import arguments, eager
-from steps import forced, plan_of, prompt_of
+from steps import entering, forced, plan_of, prompt_of
 from toys import ask, mixed_questions, photo
 
 from lmms_ca_plugin.engine.engine import Engine
@@ -200,16 +200,6 @@ def test_states_of_text_are_untouched_at_the_site(model_type, name, options):
         assert torch.equal(before[~prompt.is_image], after[~prompt.is_image])
         masked = (before != after).any(-1).sum(-1).tolist()
         assert masked == [record["masked_tokens"] for record in run.log] and all(masked)
-
-
-def entering(family, plan, prompt, block):
-    seen = []
-    handle = family.blocks[block].register_forward_pre_hook(lambda m, args: seen.append(args[0].clone()))
-    run = Run(family, plan, prompt, 1)
-    with run.attached():
-        run.prefill()
-    handle.remove()
-    return seen[0]
 
 
 # ---- 5: nothing stays on the model -----------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 from naive import eager, generate
-from steps import answers, plan_of, prompt_of, texts
+from steps import answers, entering, plan_of, prompt_of, texts
 from toys import ask, make_family, mixed_questions
 
 from lmms_ca_plugin.engine.run import Run
@@ -71,16 +71,6 @@ def test_answers_are_those_of_the_naive_way(any_family, mode, layer, blocks):
     with eager(any_family), naive_mask(any_family, blocks, mode):
         theirs = [ids for q in questions for ids in generate(any_family, [q], max_new_tokens=8)]
     assert mine == [any_family.processor.tokenizer.decode(ids).strip() for ids in theirs]
-
-
-def entering(family, plan, prompt, block):
-    seen = []
-    handle = family.blocks[block].register_forward_pre_hook(lambda m, args: seen.append(args[0].clone()))
-    run = Run(family, plan, prompt, 1)
-    with run.attached():
-        run.prefill()
-    handle.remove()
-    return seen[0]
 
 
 def test_zero_is_exactly_zero_at_image_tokens_and_nothing_elsewhere(any_family):

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from lmms_ca_plugin.errors import InputError, OptionError
-from lmms_ca_plugin.results.layer_scores import LayerScores, Variant, from_tables
+from lmms_ca_plugin.results.layer_scores import LayerScores, VariantScores, from_tables
 
 SCORES = np.round(np.random.default_rng(3).random((9, 6)), 2)  # vanilla, 4 blocks zero, 4 blocks knockout
 
@@ -109,12 +109,12 @@ def test_an_unknown_mode_is_named():
 
 
 def test_arrays_that_do_not_fit_are_refused():
-    two, three = Variant(np.zeros(2)), Variant(np.zeros(3))
+    two, three = VariantScores(np.zeros(2)), VariantScores(np.zeros(3))
     with pytest.raises(InputError, match="3 scores but 2 clusters"):
         LayerScores(("a", "b"), two, (two, three))
     with pytest.raises(InputError, match="mode=zero has 2 blocks, mode=knockout 1"):
         LayerScores(("a", "b"), two, (two, two), (two,))
     with pytest.raises(InputError, match="1 flags of runaway answers but 2 scores"):
-        Variant(np.zeros(2), np.zeros(1, dtype=bool))
+        VariantScores(np.zeros(2), np.zeros(1, dtype=bool))
     with pytest.raises(InputError, match=r"shape \(0,\)"):
-        Variant(np.zeros(0))
+        VariantScores(np.zeros(0))

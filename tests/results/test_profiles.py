@@ -14,7 +14,7 @@ from trunks import PAPER
 from lmms_ca_plugin.errors import InputError, OptionError
 from lmms_ca_plugin.layer_profile import read_profile
 from lmms_ca_plugin.methods.contrastive import Contrastive
-from lmms_ca_plugin.results.layer_scores import LayerScores, Variant
+from lmms_ca_plugin.results.layer_scores import LayerScores, VariantScores
 from lmms_ca_plugin.results.profile_file import to_json, write_profile
 from lmms_ca_plugin.results.profiles import Half, ProfileRules, candidates, find_profile, halves, sizes_of_halves
 
@@ -26,10 +26,10 @@ def sweep(losses, n=400, size=1, seed=0, knockout=False, ran_away=False):
     """A sweep whose block l loses `losses[l]` of its right answers, and gains none."""
     generator = np.random.default_rng(seed)
     vanilla = (generator.random(n) < 0.8).astype(float)
-    masked = [Variant(vanilla * (np.repeat(generator.random(n // size), size) >= loss)) for loss in losses]
-    flags = [Variant(v.scores, v.scores == 0) for v in masked] if ran_away else masked
+    masked = [VariantScores(vanilla * (np.repeat(generator.random(n // size), size) >= loss)) for loss in losses]
+    flags = [VariantScores(v.scores, v.scores == 0) for v in masked] if ran_away else masked
     clusters = tuple(f"picture {i // size}" for i in range(n))
-    unmasked = Variant(vanilla, np.zeros(n, dtype=bool) if ran_away else None)
+    unmasked = VariantScores(vanilla, np.zeros(n, dtype=bool) if ran_away else None)
     return LayerScores(clusters, unmasked, tuple(flags), tuple(flags[::-1]) if knockout else ())
 
 
@@ -132,7 +132,7 @@ def test_the_last_blocks_upper_neighbour_is_vanilla():
     assert blocks_of(profile_of(sweep([0.0] * 7 + [0.4])))[1:] == (6, 7)
     # more than the block before it, but masking it loses nothing: the block before it gains
     scores = sweep([0.0] * 8)
-    better = Variant(np.ones(400))
+    better = VariantScores(np.ones(400))
     gaining = LayerScores(scores.clusters, scores.vanilla, (*scores.zero[:6], better, scores.zero[7]))
     assert (better.scores - scores.zero[7].scores).mean() > 0.15
     assert profile_of(gaining).layers.review is None
@@ -156,7 +156,7 @@ def test_candidates_are_not_rounded(num_blocks, fusion, review):
 def test_what_one_half_does_not_show_is_reported_and_left_out():
     scores = sweep([0.0] * BLOCKS)
     finds = halves(scores.clusters, 0)
-    one_half = Variant(np.where(finds, 0.0, scores.vanilla.scores))
+    one_half = VariantScores(np.where(finds, 0.0, scores.vanilla.scores))
     found = profile_of(LayerScores(scores.clusters, scores.vanilla, (scores.zero[0], one_half, *scores.zero[2:])))
     (test,) = [test for test in found.tests if test.verdict != "not found"]
     assert (test.role, test.block, test.verdict) == ("fusion", 1, "not confirmed")

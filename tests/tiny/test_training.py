@@ -22,10 +22,10 @@ from lmms_ca_plugin.tiny import build_processor, write_checkpoint
 from lmms_ca_plugin.tiny.model import untrained_model
 from lmms_ca_plugin.tiny.settings import TinySettings
 from lmms_ca_plugin.tiny.training import mini
-from lmms_ca_plugin.tiny.training.answering import Answering, attends
+from lmms_ca_plugin.tiny.training.answering import AnsweringModel, attends
 from lmms_ca_plugin.tiny.training.lessons import COURSES, IGNORED, LessonData, questions
 from lmms_ca_plugin.tiny.training.loop import Machine, Origin, Schedule, train
-from lmms_ca_plugin.tiny.training.mini import MINI, Plan, finish_mini, plan_for, train_mini
+from lmms_ca_plugin.tiny.training.mini import MINI, TrainingPlan, finish_mini, plan_for, train_mini
 from lmms_ca_plugin.tiny.training.seeing import Seeing, SeeingData
 from lmms_ca_plugin.tiny.training.views import CLASSES, View, labels, some_view
 from lmms_ca_plugin.tiny.world.captions import REQUEST
@@ -49,7 +49,7 @@ def test_a_packed_question_stands_as_it_would_alone(small, step):
     """Same token ids as the family's own prompt, same logits as the model's own forward."""
     model, processor = small
     lesson = LessonData(processor.image_processor, 4, SMALL.view_tokens, "answering")[step]
-    answering = Answering(model)
+    answering = AnsweringModel(model)
     with torch.no_grad():
         packed, wanted = answering.logits(lesson)
     family = Llava(model, processor)
@@ -268,14 +268,14 @@ def test_the_tower_learns_and_then_stays(small):
     loss = seeing.loss(batch)
     loss.backward()
     assert all(p.grad is not None for p in seeing.heads.parameters())
-    answering = Answering(tower)
+    answering = AnsweringModel(tower)
     assert not {id(p) for p in answering.parameters()} & {id(p) for p in tower.model.vision_tower.parameters()}
 
 
 @pytest.mark.parametrize("blind", [False, True], ids=["seeing", "blind"])
 def test_one_command_trains_a_checkpoint_that_answers(tmp_path, monkeypatch, blind):
     monkeypatch.setattr(mini, "MINI", SMALL)
-    plan = Plan(Schedule(2, 4, 1e-3), *[Schedule(2, 2, 1e-3)] * 5)
+    plan = TrainingPlan(Schedule(2, 4, 1e-3), *[Schedule(2, 2, 1e-3)] * 5)
     folder = train_mini(tmp_path, plan, HERE, blind=blind)
     assert train_mini(tmp_path, plan, HERE, blind=blind) == folder
     engine = Engine.load("vanilla", Vanilla(), CheckpointOptions(str(folder)), InputOptions(), RunOptions())
@@ -293,7 +293,7 @@ def test_one_command_trains_a_checkpoint_that_answers(tmp_path, monkeypatch, bli
 def trained(tmp_path, monkeypatch):
     """A checkpoint after one step of each stage, and the plan."""
     monkeypatch.setattr(mini, "MINI", SMALL)
-    plan = Plan(*[Schedule(1, 2, 1e-3, warmup=1)] * 6)
+    plan = TrainingPlan(*[Schedule(1, 2, 1e-3, warmup=1)] * 6)
     return train_mini(tmp_path / "first", plan, HERE), plan
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Question:
+class SuiteQuestion:
     """One question.
 
     Args:
@@ -32,16 +32,16 @@ class Question:
     full_answer: str
 
 
-def load_questions(task: str, split: str) -> list[Question]:
+def load_questions(task: str, split: str) -> list[SuiteQuestion]:
     """Reads the questions of one task and split, in the file's order."""
     text = (files("lmms_ca_plugin.harness.offline") / "questions.jsonl").read_text(encoding="utf-8")
     questions = [_question(json.loads(line)) for line in text.splitlines()]
     return [question for question in questions if (question.task, question.split) == (task, split)]
 
 
-def _question(entry: dict[str, Any]) -> Question:
+def _question(entry: dict[str, Any]) -> SuiteQuestion:
     counted = [answer for answer, count in entry.get("votes", {}).items() for _ in range(count)]
-    return Question(
+    return SuiteQuestion(
         task=entry["task"],
         picture=entry["picture"],
         question=entry["question"],

@@ -12,7 +12,7 @@ from PIL import Image
 
 from lmms_ca_plugin.harness.offline.documents import Document
 from lmms_ca_plugin.harness.offline.pictures import Picture
-from lmms_ca_plugin.harness.offline.questions import Question, load_questions
+from lmms_ca_plugin.harness.offline.questions import SuiteQuestion, load_questions
 from lmms_ca_plugin.tiny.benchmarks import rows, schemas
 from lmms_ca_plugin.tiny.benchmarks.rows import Row
 
@@ -70,7 +70,7 @@ def _image(content: bytes, name: str) -> Row:
     return {"bytes": content, "path": name}
 
 
-def _asked(source: Source, task: str, split: str) -> Iterator[tuple[Question, Picture, int]]:
+def _asked(source: Source, task: str, split: str) -> Iterator[tuple[SuiteQuestion, Picture, int]]:
     """Questions with their picture and their place among the questions on that picture, from 0."""
     seen: Counter[str] = Counter()
     for question in load_questions(task, split):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from lmms_ca_plugin.tiny.training.lessons import IGNORED, Lesson
 
 
-class Answering(nn.Module):
+class AnsweringModel(nn.Module):
     """What learns in every stage but the first.
 
     Args:

@@ -26,7 +26,7 @@ from lmms_ca_plugin.tiny.model import untrained_model
 from lmms_ca_plugin.tiny.portable import make_portable
 from lmms_ca_plugin.tiny.processor import build_processor
 from lmms_ca_plugin.tiny.settings import TinySettings
-from lmms_ca_plugin.tiny.training.answering import Answering
+from lmms_ca_plugin.tiny.training.answering import AnsweringModel
 from lmms_ca_plugin.tiny.training.lessons import COURSES, LessonData
 from lmms_ca_plugin.tiny.training.loop import Machine, Origin, Schedule, Trained, train
 from lmms_ca_plugin.tiny.training.seeing import Seeing, SeeingData
@@ -50,7 +50,7 @@ MINI = TinySettings(
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrainingPlan:
     """Schedules of the stages, and of the text-only model's one stage, which soon knows all that text tells."""
 
     seeing: Schedule
@@ -62,7 +62,7 @@ class Plan:
 
 
 PLANS = {
-    "cpu": Plan(
+    "cpu": TrainingPlan(
         Schedule(9_000, 64, 2e-3),
         Schedule(5_500, 24, 2e-3),
         Schedule(3_600, 12, 1.5e-3, warmup=100),
@@ -70,7 +70,7 @@ PLANS = {
         Schedule(3_000, 12, 1.2e-3, warmup=100),
         Schedule(1_500, 24, 2e-3),
     ),
-    "gpu": Plan(
+    "gpu": TrainingPlan(
         Schedule(8_000, 256, 3e-3),
         Schedule(20_000, 96, 3e-3),
         Schedule(5_000, 96, 1e-3),
@@ -85,7 +85,7 @@ RECORD = "training.json"
 _NAME_ANOTHER = "Name a checkpoint of `lmms-ca tiny train`."
 
 
-def plan_for(name: str) -> Plan:
+def plan_for(name: str) -> TrainingPlan:
     """Finds a plan by name.
 
     Raises:
@@ -96,7 +96,7 @@ def plan_for(name: str) -> Plan:
     return PLANS[name]
 
 
-def train_mini(folder: Path, plan: Plan, machine: Machine, seed: int = 0, *, blind: bool = False) -> Path:
+def train_mini(folder: Path, plan: TrainingPlan, machine: Machine, seed: int = 0, *, blind: bool = False) -> Path:
     """Trains a checkpoint, or goes on with one.
 
     Args:
@@ -128,7 +128,7 @@ def train_mini(folder: Path, plan: Plan, machine: Machine, seed: int = 0, *, bli
     return _save(folder / ("blind" if blind else "mini"), model, processor, plan, machine, origin, took)
 
 
-def finish_mini(folder: Path, pretrained: str, plan: Plan, machine: Machine, seed: int = 0) -> Path:
+def finish_mini(folder: Path, pretrained: str, plan: TrainingPlan, machine: Machine, seed: int = 0) -> Path:
     """Gives the last course to a checkpoint of the small world, or goes on with it.
 
     Args:
@@ -173,11 +173,17 @@ def _make(folder: Path) -> None:
 
 
 def _teach(
-    model: Any, shown: Any, courses: Mapping[str, str], folder: Path, plan: Plan, machine: Machine, origin: Origin
+    model: Any,
+    shown: Any,
+    courses: Mapping[str, str],
+    folder: Path,
+    plan: TrainingPlan,
+    machine: Machine,
+    origin: Origin,
 ) -> dict[str, Trained]:
     """Gives courses, by the names of their stages; `shown` is the image processor, or None."""
     model.model.vision_tower.requires_grad_(False).eval()
-    answering = Answering(model)
+    answering = AnsweringModel(model)
     took = {}
     for name, course in courses.items():
         schedule: Schedule = getattr(plan, name)
@@ -190,7 +196,7 @@ def _save(
     folder: Path,
     model: nn.Module,
     processor: Any,
-    plan: Plan,
+    plan: TrainingPlan,
     machine: Machine,
     origin: Origin,
     took: dict[str, Trained],
