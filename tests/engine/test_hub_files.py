@@ -18,13 +18,6 @@ from lmms_ca_plugin.engine.generation import Generation
 from lmms_ca_plugin.engine.load import CheckpointOptions, InputOptions
 from lmms_ca_plugin.engine.requests import Request, RunOptions
 from lmms_ca_plugin.methods import load_method
-from lmms_ca_plugin.tiny import TinySettings, write_checkpoint
-
-
-@pytest.fixture(scope="module", params=["llava", "llava_next"])
-def folder(request, tmp_path_factory):
-    where = tmp_path_factory.mktemp(request.param) / "checkpoint"
-    return write_checkpoint(where, TinySettings(request.param, num_blocks=4, hidden_size=32, image_size=56))
 
 
 @pytest.fixture
