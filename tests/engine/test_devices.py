@@ -1,13 +1,10 @@
 """The engine on devices that are not the CPU: everything meets where it should. It needs no GPU: `pretended.py`."""
 
-import copy
-
 import pytest
 import torch
-from accelerate import dispatch_model
-from cases import CASES, small_model
+from cases import small_model
+from elsewhere import ALONE, QUESTIONS, VANILLA, alone, moved, together
 from pretended import pretended_gpus
-from toys import ask, mixed_questions
 
 from lmms_ca_plugin.bench import studies, throughput
 from lmms_ca_plugin.bench.models import small_family
@@ -15,31 +12,16 @@ from lmms_ca_plugin.bench.studies import StudiesOptions
 from lmms_ca_plugin.bench.targets import BEST_ON_GPU
 from lmms_ca_plugin.bench.throughput import ThroughputOptions
 from lmms_ca_plugin.engine.agreement import Agreement
-from lmms_ca_plugin.engine.branched import Branched
-from lmms_ca_plugin.engine.engine import Engine
-from lmms_ca_plugin.engine.generation import Generation
 from lmms_ca_plugin.engine.load import CheckpointOptions, InputOptions, describe, load
 from lmms_ca_plugin.engine.requests import RunOptions
 from lmms_ca_plugin.errors import OptionError
 from lmms_ca_plugin.harness.record import cost, run_record
-from lmms_ca_plugin.methods import load_method
 from lmms_ca_plugin.methods._contract import Plan
 from lmms_ca_plugin.tiny import TinySettings, write_checkpoint
 
 pytestmark = pytest.mark.skipif(
     torch.__version__ < "2.12", reason="before 2.12 PyTorch makes tensors of its own where a pretended GPU is not seen"
 )
-EXAMPLES = {
-    name: [load_method(name).from_options(options) for options in case.examples] for name, case in CASES.items()
-}
-VANILLA = load_method("vanilla")()
-TOGETHER = {f"{n} {i}": m for n, of in EXAMPLES.items() for i, m in enumerate(of) if not m.makes_inputs}
-QUESTIONS = [mixed_questions()[0], ask(1, "What is two plus two?")]
-ALONE = [
-    *[(method, {}) for method in EXAMPLES["vicrop"][1:]],  # with gradients
-    (EXAMPLES["dola"][0], {"temperature": 1.5, "top_p": 0.9}),
-    (EXAMPLES["contrastive"][0], {"num_beams": 2}),
-]
 # A tensor on the CPU among those of a GPU fails on one, and one that stayed with the wrong half of the blocks on two.
 PLACES = [("llava", "cuda:1"), ("llava_next", "spread")]
 
@@ -48,31 +30,6 @@ PLACES = [("llava", "cuda:1"), ("llava_next", "spread")]
 def gpus(monkeypatch):
     with pretended_gpus(monkeypatch):
         yield
-
-
-def moved(family, where):
-    """The same family with its weights elsewhere."""
-    model = copy.deepcopy(family.model)
-    if where == "spread":
-        blocks = family.trunk.num_blocks
-        places = {f"model.language_model.layers.{i}": int(i >= blocks // 2) for i in range(blocks)}
-        ends = {"model.vision_tower": 0, "model.multi_modal_projector": 0, "model.language_model.embed_tokens": 0}
-        rest = {"model.language_model.norm": 1, "model.language_model.rotary_emb": 0, "lm_head": 1}
-        newline = {"model.image_newline": 0} if hasattr(model.model, "image_newline") else {}  # no module
-        model = dispatch_model(model, {**ends, **places, **rest, **newline})
-    else:
-        model.to(where)
-    return type(family)(model, family.processor, family.conversation, family.image_aspect_ratio)
-
-
-def alone(family, method, questions, settings):
-    front = Engine(family, method, RunOptions())
-    return [(a.text, a.log) for a in front.answer_batch(questions, Generation(max_new_tokens=3, **settings))]
-
-
-def together(family):
-    answers = Branched(family, TOGETHER, RunOptions()).answer_batch(QUESTIONS, Generation(max_new_tokens=3))
-    return {name: [(a.text, a.log) for a in of] for name, of in answers.items()}
 
 
 # ---- the device itself -----------------------------------------------------------------------------------------------
