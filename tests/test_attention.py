@@ -16,6 +16,7 @@ from lmms_ca_plugin.errors import OptionError
 def test_visible_is_causal_and_leaves_padding_out():
     attention_mask = torch.tensor([[False, True, True]])
     assert visible(attention_mask, 3)[0, 0].int().tolist() == [[0, 0, 0], [0, 1, 0], [0, 1, 1]]
+    assert visible(attention_mask, 2)[0, 0].int().tolist() == [[0, 1, 0], [0, 1, 1]]
     assert visible(attention_mask, 1)[0, 0].int().tolist() == [[0, 1, 1]]
 
 
