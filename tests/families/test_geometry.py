@@ -13,7 +13,7 @@ from transformers import CLIPImageProcessor, LlavaImageProcessor
 
 from lmms_ca_plugin.errors import CheckpointError, InputError, OptionError
 from lmms_ca_plugin.families import load_family
-from lmms_ca_plugin.families._cells import Seen, cells_of, centre, whole
+from lmms_ca_plugin.families._cells import Cells, Seen, cells_of, centre, whole
 from lmms_ca_plugin.families._contract import Family, Question
 from lmms_ca_plugin.families._views import Views
 from lmms_ca_plugin.tiny import TinySettings, build_model, build_processor
@@ -93,6 +93,11 @@ def test_padding_gives_cells_of_the_longer_side_and_removes_empty_rows():
 def test_a_row_that_is_partly_padding_stays():
     cells = family("llava", "pad").cells((2400, 1250))
     assert (cells.top, cells.rows) == (-575, range(5, 19))
+
+
+def test_a_grid_need_not_be_square():
+    cells = Cells((20, 40), grid=(4, 2), width=10, height=10)
+    assert (cells.rows, cells.columns) == (range(4), range(2))
 
 
 def test_a_line_of_one_pixel_keeps_one_row():

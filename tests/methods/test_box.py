@@ -66,6 +66,13 @@ def test_a_blob_of_the_windows_size_is_cut_out_centred():
     assert box.sharpness == pytest.approx((36 - (30 + 6 * 0.01)) / 36)
 
 
+@pytest.mark.parametrize(("cells", "ratio"), [(6, 1.0), (7, 1.2), (8, 1.4), (9, 1.6), (10, 1.8), (12, 2.0)])
+def test_the_window_is_as_large_as_what_stands_out(cells, ratio):
+    values = blob(5, 7, cells, cells)
+    values[5 + cells // 2, 7 + cells // 2] += 0.5  # so that no small window stands out at the blob's corner
+    assert find_box(values, squashed((1344, 1344)), VIEW).ratio == ratio
+
+
 def test_a_broad_hill_takes_a_larger_window():
     # Flat at the top and steepest 5 to 6 cells from its middle; a cell is 56 pixels, so 10 cells are 1.8 views.
     away = (torch.arange(24, dtype=torch.float64) - 11.5) / 6

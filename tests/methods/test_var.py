@@ -247,3 +247,4 @@ def test_refusals(family, options, message):
 def test_a_trunk_without_blocks_between_is_refused():
     with pytest.raises(OptionError, match=r"has 3 blocks, so none is left\. Needed: at least 4"):
         Var().plan(replace(PAPER, num_blocks=3))
+    assert [edit.block for edit in Var(sink_dims=(3,)).plan(replace(PAPER, num_blocks=4)).edits] == [2]
