@@ -93,7 +93,7 @@ def describe(options: CheckpointOptions) -> Checkpoint:
         Its family and its trunk's facts.
 
     Raises:
-        CheckpointError: No such folder, no readable config, or an unsupported type.
+        CheckpointError: No such folder, no readable config, or an unsupported form or type.
         OptionError: A device that is not there, one beside a device map, or a 16-bit dtype on a CPU that does not
             compute in it.
     """
@@ -112,7 +112,7 @@ def describe(options: CheckpointOptions) -> Checkpoint:
             f"dtype={options.dtype} on this CPU is hundreds of times slower than float32. Allowed: float32, float64, "
             "and bfloat16 on a CPU with AVX512-BF16 or AMX."
         )
-    written, _ = _read("config", PretrainedConfig.get_config_dict, options)
+    written = _read("config", _written_config, options)
     if "mm_vision_tower" in written:
         raise CheckpointError(
             f"pretrained={options.pretrained}: its config is of LLaVA's original code, which names weights otherwise "
@@ -169,6 +169,11 @@ def load(checkpoint: Checkpoint, inputs: InputOptions) -> Family:
             f"{absent[0]}. The checkpoint is incomplete, or its config does not fit it."
         )
     return checkpoint.family(model.eval(), processor, inputs.conversation, inputs.image_aspect_ratio)
+
+
+def _written_config(source: str, revision: str | None, **_: Any) -> dict[str, Any]:
+    """What config.json says, before any class makes something of it."""
+    return dict(PretrainedConfig.get_config_dict(source, revision=revision)[0])
 
 
 def _generation_config(source: str, revision: str | None, without_file: Any, **_: Any) -> GenerationConfig:
