@@ -1,4 +1,4 @@
-"""Every method on a real GPU, where there is one: `test_devices.py` has what pretended ones can show, run here too."""
+"""Every method on a real GPU, where there is one; `test_devices.py` asks them on pretended ones."""
 
 import pytest
 import torch
