@@ -17,11 +17,12 @@ from torch import Tensor
 
 from lmms_ca_plugin.errors import CheckpointError
 from lmms_ca_plugin.families._cells import Cells, Seen, cells_of, centre, whole
-from lmms_ca_plugin.families._contract import Family, Inputs, Kind
+from lmms_ca_plugin.families._contract import Kind
+from lmms_ca_plugin.families._decoder import Decoder
 from lmms_ca_plugin.families._views import Features
 
 
-class LlavaPictures(Family):
+class LlavaPictures(Decoder):
     """A CLIP-like tower under `model.vision_tower`, a projector, one square view of `image_size` pixels."""
 
     # ---- geometry ----------------------------------------------------------------------------------------------------
@@ -51,10 +52,7 @@ class LlavaPictures(Family):
         Returns:
             RGB; with `pad` as wide as high, the border in the processor's mean colour, rounded down.
         """
-        picture = picture.convert("RGB")
-        if picture.height in (1, 3):
-            # transformers 4.57 guesses from the shape which axis holds the channels; here it would take the rows.
-            picture = picture.resize((2 * picture.width, 2 * picture.height), Image.Resampling.NEAREST)
+        picture = super().prepare_picture(picture)
         if self.image_aspect_ratio == "processor":
             return picture
         side = max(picture.size)
@@ -132,26 +130,6 @@ class LlavaPictures(Family):
         output = self.model.model.get_image_features(pixel_values=pictures["pixel_values"])
         found = getattr(output, "pooler_output", output)  # 4.57 returns the list itself
         return [Features(f, torch.full((len(f),), Kind.BASE, dtype=torch.int8, device=f.device)) for f in found]
-
-    def look(self, inputs: Inputs) -> list[Features]:
-        """Runs the vision tower and the projector over all pictures of a batch.
-
-        Args:
-            inputs: The batch; its pictures are moved to the model's device and type.
-
-        Returns:
-            One entry per picture, in order; none without pictures.
-        """
-        return self.picture_features(self.moved(inputs.pictures)) if inputs.pictures else []
-
-    def look_at_base(self, inputs: Inputs) -> list[Features]:
-        """Runs them over the base views only; a picture has no other view here."""
-        return self.look(inputs)
-
-    def moved(self, pictures: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Brings pixels to the model's device and type; sizes stay where they are read."""
-        device: Any = self.model.model.language_model.embed_tokens.weight.device
-        return {k: v.to(device, self.model.dtype) if v.is_floating_point() else v for k, v in pictures.items()}
 
 
 def _border(picture: tuple[int, int]) -> tuple[int, int]:

@@ -23,6 +23,7 @@ class LlavaNext(Llava):
 
     model_type = "llava_next"
     longest_ratio = math.inf  # every picture is fitted into the tiles
+    picture_inputs = ("pixel_values", "image_sizes")
 
     def _default_aspect_ratio(self) -> str:
         return "processor"  # tiles are padded already
