@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 def norms_keep_float64():
     """Lets float64 models be float64: transformers' RMSNorm rounds to float32, on both sides of every comparison."""
     import torch
-    from transformers.models.llama.modeling_llama import LlamaRMSNorm
+    from transformers.models.llama import modeling_llama
+    from transformers.models.qwen2_5_vl import modeling_qwen2_5_vl
+    from transformers.models.qwen2_vl import modeling_qwen2_vl
 
     def forward(self, states):
         precise = states.to(torch.promote_types(states.dtype, torch.float32))
@@ -32,7 +34,10 @@ def norms_keep_float64():
         return self.weight * normed.to(states.dtype)
 
     patch = pytest.MonkeyPatch()
-    patch.setattr(LlamaRMSNorm, "forward", forward)
+    for module in (modeling_llama, modeling_qwen2_vl, modeling_qwen2_5_vl):
+        for name in vars(module):
+            if name.endswith("RMSNorm"):
+                patch.setattr(getattr(module, name), "forward", forward)
     yield
     patch.undo()
 
@@ -73,9 +78,12 @@ def family(request) -> Family:
     return make_family(request.param)
 
 
-@pytest.fixture(params=[("llava", 4), ("llava", 2), ("llava_next", 2)], ids=["llava", "llava-grouped", "next-grouped"])
+@pytest.fixture(
+    params=[("llava", 4), ("llava", 2), ("llava_next", 2), ("qwen2_vl", 2), ("qwen2_5_vl", 4)],
+    ids=["llava", "llava-grouped", "next-grouped", "qwen2-grouped", "qwen2.5"],
+)
 def any_family(request) -> Family:
-    """Both families, with and without grouped key-value heads."""
+    """All families, with and without grouped key-value heads."""
     from toys import make_family
 
     return make_family(request.param[0], num_key_value_heads=request.param[1])

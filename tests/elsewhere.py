@@ -33,7 +33,8 @@ def moved(family, where):
     if where == "spread":
         blocks = family.trunk.num_blocks
         places = {f"model.language_model.layers.{i}": int(i >= blocks // 2) for i in range(blocks)}
-        ends = {"model.vision_tower": 0, "model.multi_modal_projector": 0, "model.language_model.embed_tokens": 0}
+        vision = {f"model.{name}": 0 for name, _ in model.model.named_children() if name != "language_model"}
+        ends = {**vision, "model.language_model.embed_tokens": 0}
         rest = {"model.language_model.norm": 1, "model.language_model.rotary_emb": 0, "lm_head": 1}
         newline = {"model.image_newline": 0} if hasattr(model.model, "image_newline") else {}  # no module
         model = dispatch_model(model, {**ends, **places, **rest, **newline})

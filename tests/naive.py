@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import contextmanager
 
 import torch
-import transformers.models.llama.modeling_llama as llama
 
 
 def eager64(module, query, key, value, attention_mask, scaling, dropout=0.0, **kwargs):
@@ -22,7 +22,8 @@ def eager64(module, query, key, value, attention_mask, scaling, dropout=0.0, **k
 @contextmanager
 def eager(family):
     """Has the trunk (not the vision tower) attend eagerly, in float64."""
-    theirs, llama.eager_attention_forward = llama.eager_attention_forward, eager64
+    code = sys.modules[type(family.blocks[0]).__module__]
+    theirs, code.eager_attention_forward = code.eager_attention_forward, eager64
     before = family.text_config._attn_implementation
     family.text_config._attn_implementation = "eager"
     try:
@@ -30,23 +31,46 @@ def eager(family):
             yield
     finally:
         family.text_config._attn_implementation = before
-        llama.eager_attention_forward = theirs
+        code.eager_attention_forward = theirs
 
 
 def arguments(family, questions):
-    """What the model's own forward and generate take."""
-    inputs = family.encode(questions)
-    pictures = {k: v.to(family.model.dtype) if v.is_floating_point() else v for k, v in inputs.pictures.items()}
-    return {"input_ids": inputs.input_ids, "attention_mask": inputs.attention_mask.long(), **pictures}
+    """What the model's own forward and generate take: what the processor gives, in the model's type."""
+    turns = [question.read() for question in questions]
+    pictures = [family.prepare_picture(p) for asked in turns for turn in asked for p in turn.pictures]
+    texts = [family.render(asked) for asked in turns]
+    batch = family.processor(text=texts, images=pictures or None, padding=True, return_tensors="pt")
+    return {k: v.to(family.model.dtype) if v.is_floating_point() else v for k, v in batch.items()}
+
+
+def positions(family, given):
+    """Where `generate` has the prompt's tokens stand; a plain forward counts padding as well."""
+    if "image_grid_thw" in given:
+        names = ("input_ids", "attention_mask", "image_grid_thw", "mm_token_type_ids")
+        return family.model.model.get_rope_index(**{name: given[name] for name in names if name in given})[0]
+    return (given["attention_mask"].cumsum(-1) - 1).clamp(min=0)
+
+
+def base_view(family, pixel_values, given):
+    """The view that shows the whole of one question's picture, (3, y, x), out of what the processor made of it."""
+    if "image_grid_thw" not in given:
+        return pixel_values[0] if pixel_values.ndim == 4 else pixel_values[0, 0]
+    (_, rows, columns), patch = given["image_grid_thw"][0].tolist(), family.processor.image_processor.patch_size
+    view, patches = torch.zeros(3, rows * patch, columns * patch, dtype=pixel_values.dtype), iter(pixel_values)
+    for row in range(0, rows, 2):
+        for column in range(0, columns, 2):
+            for y, x in ((0, 0), (0, 1), (1, 0), (1, 1)):  # the four patches of a token come one after the other
+                frames = next(patches).view(3, 2, patch, patch)
+                top, left = (row + y) * patch, (column + x) * patch
+                view[:, top : top + patch, left : left + patch] = frames.mean(1)
+    return view
 
 
 def attention_of_last_token(family, questions):
     """The last prompt token's weights of every block, mean over heads: (b, s) each."""
     with eager(family):
         given = arguments(family, questions)
-        # A plain forward counts padding as positions, and rotary angles are rounded to float32.
-        positions = (given["attention_mask"].cumsum(-1) - 1).clamp(min=0)
-        out = family.model(**given, position_ids=positions, output_attentions=True)
+        out = family.model(**given, position_ids=positions(family, given), output_attentions=True)
     return [weights[:, :, -1].mean(1) for weights in out.attentions]
 
 

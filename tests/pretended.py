@@ -4,6 +4,8 @@ What a tensor's device decides in the code (where a mask is made, where two tens
 on these without a GPU: an operation on tensors of two devices fails here as it fails there.
 Rules of CUDA that are kept: operands lie on one device, but a number (a tensor without axes) may stay on the CPU, and
 so may an index; a copy may cross. Kernels, their rounding and their memory are the CPU's.
+Gradients: autograd's own code takes these tensors for the CPU's. What it makes beside them, or casts, stays where its
+gradient is.
 """
 
 from __future__ import annotations
@@ -139,9 +141,9 @@ def _computed(func: Any, args: Any, kwargs: dict[str, Any], watched: AbstractCon
         Pretended.waits += 1
     tensors: list[Tensor] = []
     held = _mapped((args, kwargs), lambda tensor: tensors.append(tensor) or _held(tensor))
-    named = kwargs.get("device")
+    named = None if func is torch.ops.aten._to_copy.default and isinstance(args[0], Pretended) else kwargs.get("device")
     where = _meet(func, args, tensors) if named is None else _indexed(torch.device(named))
-    if named is not None:
+    if kwargs.get("device") is not None:
         held[1]["device"] = torch.device("cpu")
     out = func(*held[0], **held[1])
     if where.type != "cuda":
@@ -176,7 +178,8 @@ def _meet(func: Any, args: Any, tensors: list[Tensor]) -> torch.device:
     if func in CROSSING:
         return _where(args[0])
     if func in INDEXING:
-        tensors = [args[0], *(tensor for tensor in tensors if isinstance(tensor, Pretended))]
+        summed = func is torch.ops.aten.index_put.default and args[3:] == (True,)  # the gradient of an index
+        tensors = [args[2 if summed else 0], *(tensor for tensor in tensors if isinstance(tensor, Pretended))]
     places = {_where(tensor) for tensor in tensors if tensor.dim() or isinstance(tensor, Pretended)}
     if len(places) > 1:
         raise RuntimeError(f"{func}: expected all tensors to be on one device, but found {places}.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 
+import qwens
 import skimage.data
 import torch
 from PIL import Image
@@ -17,9 +18,19 @@ SMALL = {"num_blocks": 6, "hidden_size": 32, "image_size": 56, "dtype": torch.fl
 
 
 @cache
-def make_family(model_type: str, conversation: str = "vicuna_v1", aspect: str | None = None, **sizes) -> Family:
-    settings = TinySettings(model_type, **{**SMALL, **sizes})
+def make_family(model_type: str, conversation: str | None = None, aspect: str | None = None, **sizes) -> Family:
+    """A family of small weights; None asks as such a checkpoint was trained."""
+    sizes = {**SMALL, **sizes}
+    if model_type in qwens.CLASSES:
+        return load_family(model_type)(*qwens.build(model_type, **sizes), conversation, aspect)
+    settings = TinySettings(model_type, **sizes)
     return load_family(model_type)(build_model(settings), build_processor(settings), conversation, aspect)
+
+
+def tower(family: Family) -> torch.nn.Module:
+    """What runs over pictures."""
+    model = family.model.model
+    return model.visual if hasattr(model, "visual") else model.vision_tower
 
 
 @cache

@@ -136,7 +136,7 @@ class Family(Views, ABC):
             max_positions=min(text.max_position_embeddings, window or text.max_position_embeddings),
             image_token_id=config.image_token_id,
             vocabulary=text.vocab_size,
-            tied_embeddings=bool(text.tie_word_embeddings),
+            tied_embeddings=bool(getattr(text, "tie_word_embeddings", config.tie_word_embeddings)),
         )
 
     @classmethod

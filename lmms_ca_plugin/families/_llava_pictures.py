@@ -9,6 +9,7 @@ Axis letters: n pictures, t tokens of one picture, e hidden size.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -38,9 +39,8 @@ class LlavaPictures(Decoder):
         patch: int = self.model.config.vision_config.patch_size
         return self.view_side // patch
 
-    @property
-    def base_tokens(self) -> int:
-        """Tokens of a picture that enters as its base view only."""
+    def base_tokens(self, picture: tuple[int, int]) -> int:  # noqa: ARG002
+        """Tokens of a picture that enters as its base view only, whatever its shape."""
         return self.cells_per_side**2
 
     def prepare_picture(self, picture: Image.Image) -> Image.Image:
@@ -114,9 +114,9 @@ class LlavaPictures(Decoder):
         )
 
     # ---- features ----------------------------------------------------------------------------------------------------
-    def base_pixels(self, pictures: dict[str, Tensor]) -> Tensor:
-        """Takes the base views out of `Inputs.pictures`: (n, 3, height, width)."""
-        return pictures["pixel_values"]
+    def base_pixels(self, pictures: dict[str, Tensor]) -> Sequence[Tensor]:
+        """Takes the base views out of `Inputs.pictures`: (3, height, width) for each."""
+        return pictures["pixel_values"].unbind()
 
     def picture_features(self, pictures: dict[str, Tensor]) -> list[Features]:
         """Runs the vision tower and the projector.

@@ -27,10 +27,12 @@ class Features:
     Attributes:
         states: (t, e), the projected features.
         kinds: (t,) int8, a `Kind` for every token.
+        grid: Rows and columns of tokens, where rotary positions go by them.
     """
 
     states: Tensor
     kinds: Tensor
+    grid: tuple[int, int] | None = None
 
     def detached(self) -> Features:
         """The same features without the graph they came from."""
@@ -50,15 +52,15 @@ class Views:
 
     @property
     def view_side(self) -> int:
-        """Side of a view, pixels."""
+        """Side of a view, pixels; where views have no fixed one, of the window that ViCrop starts from."""
         raise self._lacking("how large a view is")
 
     def cells(self, picture: tuple[int, int]) -> Cells:  # noqa: ARG002
         """Says where the base view's cells lie on a picture of this width and height."""
         raise self._lacking("which pixels a view shows")
 
-    def base_pixels(self, pictures: dict[str, Any]) -> Tensor:  # noqa: ARG002
-        """Takes the base views out of `Inputs.pictures`: (n, 3, height, width), in the processor's units."""
+    def base_pixels(self, pictures: dict[str, Any]) -> Sequence[Tensor]:  # noqa: ARG002
+        """Takes the base views out of `Inputs.pictures`: (3, height, width) for each, in the processor's units."""
         raise self._lacking("where the base view's pixels are")
 
     def look(self, inputs: Inputs) -> list[Features]:  # noqa: ARG002
@@ -69,9 +71,8 @@ class Views:
         """Runs them over the base views only."""
         raise self._lacking("how to look at a base view alone")
 
-    @property
-    def base_tokens(self) -> int:
-        """Tokens of a picture that enters as its base view only."""
+    def base_tokens(self, picture: tuple[int, int]) -> int:  # noqa: ARG002
+        """Tokens of a picture of this width and height that enters as its base view only."""
         raise self._lacking("how many tokens a base view has")
 
     def write(self, questions: Sequence[Question], lengths: Sequence[Sequence[int]]) -> Inputs:  # noqa: ARG002

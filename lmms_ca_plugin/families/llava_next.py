@@ -7,6 +7,7 @@ Deviates from `families/llava.py`: pictures go to the processor as they are, bec
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -58,14 +59,13 @@ class LlavaNext(Llava):
         """The base view shows the whole picture, squashed."""
         return whole(picture)
 
-    @property
-    def base_tokens(self) -> int:
+    def base_tokens(self, picture: tuple[int, int]) -> int:
         """Tokens of a picture that enters as its base view only: its cells and one newline."""
-        return super().base_tokens + 1
+        return super().base_tokens(picture) + 1
 
-    def base_pixels(self, pictures: dict[str, Tensor]) -> Tensor:
-        """Takes the base views out of `Inputs.pictures`: (n, tiles, 3, height, width) -> (n, 3, height, width)."""
-        return pictures["pixel_values"][:, 0]
+    def base_pixels(self, pictures: dict[str, Tensor]) -> Sequence[Tensor]:
+        """Takes the base views out of `Inputs.pictures`, (n, tiles, 3, height, width): (3, height, width) for each."""
+        return pictures["pixel_values"][:, 0].unbind()
 
     def look_at_base(self, inputs: Inputs) -> list[Features]:
         """Runs the vision tower and the projector over the base views only, each closed by one newline.
@@ -76,7 +76,7 @@ class LlavaNext(Llava):
         model, config = self.model.model, self.model.config
         if not inputs.pictures:
             return []
-        pixels = self.base_pixels(self.moved(inputs.pictures))  # (n, 3, height, width)
+        pixels = torch.stack(list(self.base_pixels(self.moved(inputs.pictures))))  # (n, 3, height, width)
         layers, strategy = config.vision_feature_layer, config.vision_feature_select_strategy
         hidden = model.vision_tower(pixels, output_hidden_states=True).hidden_states
         named = [layers] if isinstance(layers, int) else layers

@@ -21,12 +21,13 @@ from torch import Tensor
 
 from lmms_ca_plugin.errors import InputError
 from lmms_ca_plugin.families._cells import Cells, cells_of, whole
-from lmms_ca_plugin.families._contract import Family, Inputs, Kind
+from lmms_ca_plugin.families._contract import Inputs, Kind
 from lmms_ca_plugin.families._views import Features
 from lmms_ca_plugin.methods._distances import distribution
 from lmms_ca_plugin.methods._passes import Passes
 
 EPSILON = 1e-12
+Grid = tuple[int, int]  # rows and columns of cells
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Maps:
     features: tuple[Features, ...]
 
 
-def relative_attention(passes: Passes, asked: Inputs, general: Inputs, block: int) -> Maps:
+def relative_attention(passes: Passes, asked: Inputs, general: Inputs, block: int, grids: Sequence[Grid]) -> Maps:
     """Divides the attention of the question by that of a request for a general description.
 
     Args:
@@ -50,6 +51,7 @@ def relative_attention(passes: Passes, asked: Inputs, general: Inputs, block: in
         asked: The questions, with their pictures.
         general: The same pictures with the general request.
         block: The block to read.
+        grids: Of every picture.
 
     Returns:
         Maps p(question) / (p(general) + 1e-12), p over all image tokens.
@@ -57,21 +59,22 @@ def relative_attention(passes: Passes, asked: Inputs, general: Inputs, block: in
     features = tuple(passes.look(asked))
     weights, others = passes.attention([replace(inputs, features=features) for inputs in (asked, general)], block)
     found = []
-    for row, other, mine, its, seen in zip(
-        weights, others, _image(passes, asked), _image(passes, general), features, strict=True
+    for row, other, mine, its, seen, grid in zip(
+        weights, others, _image(passes, asked), _image(passes, general), features, grids, strict=True
     ):
         shares = distribution(row[mine.to(row.device)]) / (distribution(other[its.to(other.device)]) + EPSILON)
-        found.append(base_map(shares, seen.kinds, passes.family, asked.questions[0].name))
+        found.append(base_map(shares, seen.kinds, grid, asked.questions[0].name))
     return Maps(tuple(found), features)
 
 
-def gradient_attention(passes: Passes, asked: Inputs, block: int) -> Maps:
+def gradient_attention(passes: Passes, asked: Inputs, block: int, grids: Sequence[Grid]) -> Maps:
     """Weighs the attention by how much each weight raises the likeliest first token.
 
     Args:
         passes: The way to ask the model.
         asked: The questions, with their pictures.
         block: The block to read.
+        grids: Of every picture.
 
     Returns:
         Maps A * max(0, d log p / d A), mean over heads.
@@ -79,9 +82,9 @@ def gradient_attention(passes: Passes, asked: Inputs, block: int) -> Maps:
     features = tuple(passes.look(asked))
     weights, gradient = passes.attention_gradient(replace(asked, features=features), block)
     scores = (weights * gradient.clamp(min=0)).mean(1)  # (b, h, s) -> (b, s)
-    rows = zip(scores, _image(passes, asked), features, strict=True)
+    rows = zip(scores, _image(passes, asked), features, grids, strict=True)
     name = asked.questions[0].name
-    found = [base_map(row[mine.to(row.device)], seen.kinds, passes.family, name) for row, mine, seen in rows]
+    found = [base_map(row[mine.to(row.device)], seen.kinds, grid, name) for row, mine, seen, grid in rows]
     return Maps(tuple(found), features)
 
 
@@ -103,12 +106,15 @@ def pure_gradient(
     """
     family = passes.family
     by_prompt, looked = passes.pixel_gradients(asked, [asked, general])
-    norms = [family.base_pixels({"pixel_values": g}).double().norm(dim=1).cpu() for g in by_prompt]  # (b, y, x)
-    ratios = norms[0] / (norms[1] + EPSILON)  # (b, y, x)
-    views = family.base_pixels(asked.pictures).double()  # (b, 3, y, x)
+    norms = [
+        [g.double().norm(dim=0).cpu() for g in family.base_pixels({**asked.pictures, "pixel_values": gradients})]
+        for gradients in by_prompt
+    ]  # (y, x) each
+    ratios = [mine / (its + EPSILON) for mine, its in zip(*norms, strict=True)]
     scale = torch.tensor(family.processor.image_processor.image_std, dtype=torch.float64)[:, None, None]
+    views = [view.double() * scale for view in family.base_pixels(asked.pictures)]  # (3, y, x) each
     found = []
-    for ratio, view, picture, of in zip(ratios, views * scale, pictures, cells, strict=True):
+    for ratio, view, picture, of in zip(ratios, views, pictures, cells, strict=True):
         if of == family.cells(picture.size):
             detail = detailed(view.numpy(), of)
         else:  # the map is laid over the whole picture, and so is the filter
@@ -167,13 +173,13 @@ def _image(passes: Passes, inputs: Inputs) -> Tensor:
     return inputs.input_ids == passes.family.trunk.image_token_id
 
 
-def base_map(values: Tensor, kinds: Tensor, family: Family, name: str) -> Tensor:
+def base_map(values: Tensor, kinds: Tensor, grid: Grid, name: str) -> Tensor:
     """Takes the base view's cells out of one picture's image tokens.
 
     Args:
         values: (t,), one per image token.
         kinds: (t,), what each is.
-        family: Says how many cells the base view has.
+        grid: Rows and columns of the base view's cells.
         name: The question's, for messages.
 
     Returns:
@@ -182,7 +188,7 @@ def base_map(values: Tensor, kinds: Tensor, family: Family, name: str) -> Tensor
     Raises:
         InputError: The base view has other than one token per cell.
     """
-    rows, columns = family.cells((1, 1)).grid
+    rows, columns = grid
     base = values[(kinds == Kind.BASE).to(values.device)]
     if len(base) != rows * columns:
         raise InputError(

@@ -90,16 +90,18 @@ class ViCrop(Method):
             return None
         family = passes.family
         encoded = family.encode(shown)
-        lengths = iter(_lengths(family, encoded))
-        both = [(next(lengths), family.base_tokens) if picture is not None else () for picture in pictures]
-        # Written before any pass, so that too long a prompt is refused early; the crop is only a place yet.
-        written = [_showing(q, p, p) if p is not None else q for q, p in zip(asked, pictures, strict=True)]
-        inputs = replace(family.write(written, both), questions=tuple(questions))
-        passes.check(inputs)
+        counted = iter(_lengths(family, encoded))
+        lengths = [next(counted) if picture is not None else 0 for picture in pictures]
+        # No crop has more tokens than the whole picture but for rounding, so too long a prompt is refused early.
+        passes.check(_written(family, asked, pictures, lengths))
         maps, full = self._maps(shown, encoded, passes)
         boxes = [find_box(m.values, m.cells, family.view_side) for m in maps]
         crops = [_seen_in(question).crop(box.corners) for question, box in zip(shown, boxes, strict=True)]
         self._save(shown, crops)
+        cut = iter(crops)
+        inputs = _written(family, asked, [next(cut) if p is not None else None for p in pictures], lengths)
+        inputs = replace(inputs, questions=tuple(questions))
+        passes.check(inputs)
         closer = passes.look_at_base(family.encode([_showing(q, c) for q, c in zip(shown, crops, strict=True)]))
         records = iter([self._record(box, m.cells, family.trunk) for box, m in zip(boxes, maps, strict=True)])
         return Prepared(
@@ -135,14 +137,15 @@ class ViCrop(Method):
 
     def _find(self, views: Sequence[Question], asked: Inputs, passes: Passes) -> Maps:
         family = passes.family
+        pictures = [_seen_in(view) for view in views]
+        cells = [self._cells(family, picture.size) for picture in pictures]
+        grids = [of.grid for of in cells]
         if self.map == "grad_att":
-            return gradient_attention(passes, asked, self._block(family.trunk))
+            return gradient_attention(passes, asked, self._block(family.trunk), grids)
         lengths = [(tokens,) for tokens in _lengths(family, asked)]
         general = family.write([_asking(view, GENERAL_REQUEST) for view in views], lengths)
         if self.map == "rel_att":
-            return relative_attention(passes, asked, general, self._block(family.trunk))
-        pictures = [_seen_in(view) for view in views]
-        cells = [self._cells(family, picture.size) for picture in pictures]
+            return relative_attention(passes, asked, general, self._block(family.trunk), grids)
         return pure_gradient(passes, asked, general, pictures, cells)
 
     def _cells(self, family: Family, picture: tuple[int, int]) -> Cells:
@@ -213,6 +216,17 @@ def _asking(question: Question, text: str) -> Question:
     last = max(i for i, message in enumerate(conversation) if message.role == "user")
     changed = tuple(replace(m, text=text) if i == last else m for i, m in enumerate(conversation))
     return replace(question, conversation=lambda: changed)
+
+
+def _written(
+    family: Family, questions: Sequence[Question], crops: Sequence[Image | None], lengths: Sequence[int]
+) -> Inputs:
+    """Writes the answering prompts: each picture's tokens, then its crop's; None has neither."""
+    shown = [q if crop is None else _showing(q, _seen_in(q), crop) for q, crop in zip(questions, crops, strict=True)]
+    tokens = [
+        () if crop is None else (own, family.base_tokens(crop.size)) for own, crop in zip(lengths, crops, strict=True)
+    ]
+    return family.write(shown, tokens)
 
 
 def _lengths(family: Family, inputs: Inputs) -> list[int]:

@@ -56,7 +56,7 @@ class Looking:
 
     def on_cells(self, values: Tensor | Sequence[float]) -> np.ndarray:
         """Lays one value per image token onto the base view's cells: (t,) -> (r, c)."""
-        placed = base_map(torch.as_tensor(values), self.kinds, self.family, self.question.name)
+        placed = base_map(torch.as_tensor(values), self.kinds, self.cells.grid, self.question.name)
         return placed.double().numpy()
 
     def base_share(self, block: int) -> float:

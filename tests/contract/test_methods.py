@@ -7,7 +7,7 @@ from inspect import cleandoc
 import pytest
 import torch
 from cases import CASES, small_model
-from naive import arguments, eager
+from naive import arguments, eager, positions
 from steps import entering, forced, plan_of, prompt_of
 from toys import ask, mixed_questions, photo
 
@@ -170,9 +170,9 @@ def test_reads_equal_transformers_own_outputs(model_type, name, options):
     reads = [read for read in plan.reads if read.block < edited or (read.block == edited and read.kind != "attention")]
     _, run = forced(family, plan, questions, [])
     given = arguments(family, questions)
-    positions = (given["attention_mask"].cumsum(-1) - 1).clamp(min=0)
+    standing = positions(family, given)
     with eager(family):
-        out = family.model(**given, position_ids=positions, output_attentions=True, output_hidden_states=True)
+        out = family.model(**given, position_ids=standing, output_attentions=True, output_hidden_states=True)
     attention_mask = given["attention_mask"].bool()
     for read in reads:
         if read.kind == "attention":

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import pytest
 import torch
 from steps import plan_of, prompt_of
-from toys import ask, make_family, mixed_questions
+from toys import ask, make_family, mixed_questions, tower
 
 from lmms_ca_plugin.attention import Kernel, attention_weights
 from lmms_ca_plugin.engine.branch_cache import Group, SharedCall
@@ -114,7 +114,7 @@ def passes(family):
         return hook
 
     handles = [block.register_forward_pre_hook(count(i)) for i, block in enumerate(family.blocks)]
-    handles.append(family.model.model.vision_tower.register_forward_hook(lambda *_: towers.append(1)))
+    handles.append(tower(family).register_forward_hook(lambda *_: towers.append(1)))
     try:
         yield prompts, steps, towers
     finally:

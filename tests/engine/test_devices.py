@@ -23,7 +23,7 @@ pytestmark = pytest.mark.skipif(
     torch.__version__ < "2.12", reason="before 2.12 PyTorch makes tensors of its own where a pretended GPU is not seen"
 )
 # A tensor on the CPU among those of a GPU fails on one, and one that stayed with the wrong half of the blocks on two.
-PLACES = [("llava", "cuda:1"), ("llava_next", "spread")]
+PLACES = [("llava", "cuda:1"), ("llava_next", "spread"), ("qwen2_vl", "spread"), ("qwen2_5_vl", "cuda:1")]
 
 
 @pytest.fixture

@@ -5,6 +5,8 @@ import torch
 from cases import small_model
 from elsewhere import ALONE, QUESTIONS, alone, moved, together
 
+from lmms_ca_plugin.families import family_names
+
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
 
 
@@ -13,7 +15,7 @@ def texts(answers):
     return [text for text, _log in answers]
 
 
-@pytest.mark.parametrize("model_type", ["llava", "llava_next"])
+@pytest.mark.parametrize("model_type", family_names())
 def test_every_method_answers_as_on_the_cpu(model_type):
     here = small_model(model_type, num_key_value_heads=2)
     there = moved(here, "cuda:0")

@@ -128,7 +128,7 @@ def test_the_grid_is_the_checkpoints():
     settings = TinySettings("llava", num_blocks=2, hidden_size=16, image_size=56)
     small = load_family("llava")(build_model(settings), build_processor(settings))
     assert small.cells((56, 56)).grid == (4, 4)
-    assert (small.view_side, small.base_tokens) == (56, 16)
+    assert (small.view_side, small.base_tokens((56, 56))) == (56, 16)
 
 
 @pytest.mark.parametrize("size", [(640, 480), (300, 900)])
@@ -161,7 +161,7 @@ def test_a_family_without_views_is_refused_by_name():
     inputs = family("llava", "pad").encode([ask(Image.new("RGB", (8, 8)))])
     for call in (
         lambda: blind.view_side,
-        lambda: blind.base_tokens,
+        lambda: blind.base_tokens((1, 1)),
         lambda: blind.cells((1, 1)),
         lambda: blind.base_pixels({}),
         lambda: blind.look(inputs),
@@ -196,7 +196,7 @@ def test_a_base_view_looked_at_alone_has_the_features_it_has_among_its_tiles(mod
     cells = 24 * 24
     torch.testing.assert_close(base.states[:cells], full.states[:cells], atol=1e-5, rtol=1e-5)
     assert torch.equal(base.kinds[:cells], full.kinds[:cells])
-    assert len(base.states) == len(base.kinds) == tested.base_tokens
+    assert len(base.states) == len(base.kinds) == tested.base_tokens(picture.size)
     if model_type == "llava_next":
         assert torch.equal(base.states[-1], full.states[-1])  # both end with the newline
         assert base.kinds[-1] == full.kinds[-1]

@@ -237,10 +237,14 @@ def test_image_tokens_are_marked_row_by_row(family):
     assert not inputs.attention_mask.all() and inputs.attention_mask[:, -1].all(), (
         "the batch is not left-padded, so it proves little"
     )
-    for row in range(len(placeholder)):
-        assert prompt.positions[row][prompt.attention_mask[row]].tolist() == list(
-            range(int(prompt.attention_mask[row].sum()))
-        )
+
+
+@pytest.mark.parametrize("model_type", ["llava", "llava_next"])
+def test_positions_count_the_real_tokens(model_type):
+    family = make_family(model_type)
+    prompt = family.embed(family.encode(mixed_questions()))
+    for positions, real in zip(prompt.positions, prompt.attention_mask, strict=True):
+        assert positions[real].tolist() == list(range(int(real.sum())))
 
 
 @pytest.mark.parametrize(
@@ -261,10 +265,20 @@ def test_llava_has_base_tokens_only():
     assert set(prompt.kinds[prompt.is_image].tolist()) == {Kind.BASE}
 
 
-@pytest.mark.parametrize("size", [(1, 1), (4000, 1), (1, 4000), (3, 500)])
-def test_strange_sizes_have_features_for_every_token(family, size):
+def assert_features_for_every_token(family, size):
     prompt = family.embed(family.encode([ask(0, "What?", Image.new("RGB", size, "red"))]))
     assert prompt.is_image.any() and prompt.states.isfinite().all()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (200, 1), (1, 200), (3, 500)])
+def test_strange_sizes_have_features_for_every_token(family, size):
+    assert_features_for_every_token(family, size)
+
+
+@pytest.mark.parametrize("size", [(4000, 1), (1, 4000)])
+@pytest.mark.parametrize("model_type", ["llava", "llava_next"])
+def test_pictures_that_are_padded_or_tiled_may_be_any_thinner(model_type, size):
+    assert_features_for_every_token(make_family(model_type), size)
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "CMYK", "P", "1", "I;16"])

@@ -462,7 +462,7 @@ def hooked(family, site, masked):
 def test_the_naive_reference_chooses_masks_and_answers_alike(any_family, site):
     """Invariant 3, on checkpoints whose distances lie in 0.1..0.9."""
     questions = mixed_questions()[::2]
-    mine = answers(any_family, "contrastive", {**LAYERS, "rho": 0.6, "site": site}, 8)[::2]
+    mine = answers(any_family, "contrastive", {**LAYERS, "rho": 0.6, "site": site}, 8, new=12)[::2]
     decode = any_family.processor.tokenizer.decode
     changed = 0
     for question, answer in zip(questions, mine, strict=True):
@@ -475,10 +475,10 @@ def test_the_naive_reference_chooses_masks_and_answers_alike(any_family, site):
         assert answer.log["distances"] == pytest.approx(distances, abs=1e-9)
         assert answer.log["masked_tokens"] == len(masked)
         with eager(any_family):
-            plain = generate(any_family, [question], max_new_tokens=6)[0]
+            plain = generate(any_family, [question], max_new_tokens=12)[0]
             hooked.image = set(image)
             handles = hooked(any_family, site, masked)
-            reference = generate(any_family, [question], max_new_tokens=6)[0]
+            reference = generate(any_family, [question], max_new_tokens=12)[0]
             for handle in handles:
                 handle.remove()
         assert answer.text == decode(reference).strip()

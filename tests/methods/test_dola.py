@@ -70,6 +70,8 @@ def hidden_states(family, question, tokens):
     given = arguments(family, [question])
     given["input_ids"] = torch.cat([given["input_ids"], tokens[None]], 1)
     given["attention_mask"] = torch.ones_like(given["input_ids"])
+    if "mm_token_type_ids" in given:
+        given["mm_token_type_ids"] = F.pad(given["mm_token_type_ids"], (0, len(tokens)))  # the new ones are text
     with eager(family):
         out = family.model(**given, output_hidden_states=True)
     return torch.stack([s[0, -len(tokens) - 1 :] for s in out.hidden_states[:-1]]), out.logits[0, -len(tokens) - 1 :]

@@ -27,7 +27,7 @@ from lmms_ca_plugin.methods._box import find_box
 
 ViCrop = load_method("vicrop")
 MAPS = {"rel_att": {"layer": 3}, "grad_att": {"layer": 3, "map": "grad_att"}, "pure_grad": {"map": "pure_grad"}}
-VIEW = 56  # pixels, in 4 x 4 cells
+VIEW = 56  # pixels, in 4 x 4 cells: LLaVA's
 
 
 def mixed() -> list[Question]:
@@ -77,22 +77,27 @@ def general(question: Question) -> Question:
 def naive_attention(family, question):
     weights = naive.attention_of_last_token(family, [question])[3][0]
     share = weights[family.encode([question]).input_ids[0] == family.trunk.image_token_id]
-    return share[:16].view(4, 4) / share.sum()  # the base view comes first
+    return on_base_view(family, question, share / share.sum())
+
+
+def on_base_view(family, question, values):
+    rows, columns = family.cells(picture_of(question).size).grid
+    return values[: rows * columns].view(rows, columns)  # the base view comes first
 
 
 def naive_gradients(family, question, by):
     with naive.eager(family), torch.inference_mode(False), torch.enable_grad():
         given = naive.arguments(family, [question])
         given["pixel_values"].requires_grad_()
-        positions = torch.arange(given["input_ids"].shape[1])[None]
-        out = family.model(**given, position_ids=positions, output_attentions=True)
+        out = family.model(**given, position_ids=naive.positions(family, given), output_attentions=True)
         likeliest = out.logits[0, -1].log_softmax(-1).max()
         if by == "pixels":
-            gradient = torch.autograd.grad(likeliest, given["pixel_values"])[0][0]
-            return (gradient[0] if gradient.ndim == 4 else gradient).norm(dim=0)
+            (gradient,) = torch.autograd.grad(likeliest, given["pixel_values"])
+            return naive.base_view(family, gradient, given).norm(dim=0)
         attention = out.attentions[3]
         product = (attention * torch.autograd.grad(likeliest, attention)[0].relu()).mean(1)[0, -1]
-        return product[given["input_ids"][0] == family.trunk.image_token_id][:16].view(4, 4).detach()
+        image = given["input_ids"][0] == family.trunk.image_token_id
+        return on_base_view(family, question, product[image].detach())
 
 
 def naive_detail(view):
@@ -109,14 +114,14 @@ def naive_map(family, question, name):
     if name == "grad_att":
         return naive_gradients(family, question, "attention")
     ratio = naive_gradients(family, question, "pixels") / (naive_gradients(family, general(question), "pixels") + 1e-12)
-    view = naive.arguments(family, [question])["pixel_values"][0]
-    view = view[0] if view.ndim == 4 else view
+    given = naive.arguments(family, [question])
+    view = naive.base_view(family, given["pixel_values"], given)
     mean, std = (
         torch.tensor(getattr(family.processor.image_processor, n), dtype=torch.float64)[:, None, None]
         for n in ("image_mean", "image_std")
     )
     width, height = picture_of(question).size
-    shown = torch.zeros(VIEW, VIEW, dtype=torch.bool)
+    shown = torch.zeros(view.shape[1:], dtype=torch.bool)
     y, x = slice(None), slice(None)
     if family.image_aspect_ratio == "pad":  # nothing of the border may count
         side = max(width, height)
@@ -124,7 +129,8 @@ def naive_map(family, question, name):
         y = slice(round(VIEW * top / side), round(VIEW * (top + height) / side))
         x = slice(round(VIEW * left / side), round(VIEW * (left + width) / side))
     shown[y, x] = naive_detail((view * std + mean)[:, y, x])
-    return (ratio * shown).view(4, 14, 4, 14).mean((1, 3))
+    rows, columns = family.cells((width, height)).grid
+    return (ratio * shown).view(rows, len(view[0]) // rows, columns, -1).mean((1, 3))
 
 
 @pytest.mark.parametrize("name", MAPS)
@@ -144,7 +150,7 @@ def test_the_box_is_found_in_the_map_on_the_pixels_the_tower_saw(any_family, nam
     prepared = prepare(any_family, questions, **MAPS[name])
     for record, question in zip(prepared.log, questions, strict=True):
         size = picture_of(question).size
-        box = find_box(naive_map(any_family, question, name), any_family.cells(size), VIEW)
+        box = find_box(naive_map(any_family, question, name), any_family.cells(size), any_family.view_side)
         assert (record["box"], record["window_ratio"]) == (list(box.corners), box.ratio)
         assert record["sharpness"] == pytest.approx(box.sharpness, rel=1e-6)
         assert record["picture"] == list(size)
@@ -230,9 +236,14 @@ def test_the_tower_sees_every_picture_crop_and_tile_once():
 
 # ---- the answering pass ----------------------------------------------------------------------------------------------
 def naive_second_pass(family, question, box, **settings):
-    """Token ids of transformers' own generate, from embeddings put together by hand."""
+    """What transformers' own generate answers, for LLaVA from embeddings put together by hand."""
     (message,) = question.read()
     picture = message.pictures[0]
+    decode = family.processor.tokenizer.decode
+    if family.trunk.model_type.startswith("qwen"):  # a crop is a second picture like any other
+        pair = replace(message, pictures=(picture, picture.crop(box)))
+        both = replace(question, conversation=lambda: (pair,))
+        return decode(naive.generate(family, [both], max_new_tokens=6, **settings)[0]).strip()
     crop = replace(question, conversation=lambda: (Message("user", "?", (picture.crop(box),)),))
     pair = (Message("user", message.text, (picture, picture)),)
     features = []
@@ -255,7 +266,7 @@ def naive_second_pass(family, question, box, **settings):
             inputs_embeds=states, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=6, **settings
         )
     special = set(family.processor.tokenizer.all_special_ids)
-    return family.processor.tokenizer.decode([t for t in generated[0].tolist() if t not in special]).strip()
+    return decode([t for t in generated[0].tolist() if t not in special]).strip()
 
 
 @pytest.mark.parametrize("settings", [{}, {"num_beams": 3}])
@@ -427,7 +438,7 @@ def test_a_map_that_is_no_map_is_refused(monkeypatch):
 def test_a_base_view_with_more_tokens_than_cells_is_refused(monkeypatch):
     family = toys.make_family("llava")
     monkeypatch.setattr(type(family), "cells_per_side", 5)
-    monkeypatch.setattr(type(family), "base_tokens", 16)
+    monkeypatch.setattr(type(family), "base_tokens", lambda family, picture: 16)
     with pytest.raises(InputError, match=r"the base view has 16 tokens, but 5 x 5 cells"):
         prepare(family, QUESTIONS[:1], layer=3)
 
