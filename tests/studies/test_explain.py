@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import qwens
 import torch
 from PIL import Image
 from steps import texts
@@ -28,15 +29,19 @@ from lmms_ca_plugin.studies.looking import look
 from lmms_ca_plugin.tiny import TinySettings, write_checkpoint
 
 QUESTION = "What is in the cup?"
+FAMILIES = {"llava": 16, "llava_next": 16, "qwen2_vl": 24}  # tokens of the base view
 LAYERS = ["contrastive.review_layer=4", "contrastive.scope=0:1:2", "contrastive.rho=0.5", "vicrop.layer=2"]
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Both families' checkpoints, and a picture that is wider than high."""
+    """Checkpoints of three families, and a picture that is wider than high."""
     folder = tmp_path_factory.mktemp("explain")
+    sizes = {**SMALL, "dtype": torch.float32}
     for name in ("llava", "llava_next"):
-        write_checkpoint(folder / name, TinySettings(name, **{**SMALL, "dtype": torch.float32}))
+        write_checkpoint(folder / name, TinySettings(name, **sizes))
+    for part in qwens.build("qwen2_vl", **sizes):
+        part.save_pretrained(folder / "qwen2_vl")
     photo("coffee", 120, 80).save(folder / "cup.png")
     return folder
 
@@ -49,7 +54,7 @@ def run(*args):
 def found(folder):
     """What the verb wrote for each family."""
     records = {}
-    for name in ("llava", "llava_next"):
+    for name in FAMILIES:
         given = [part for setting in LAYERS for part in ("--set", setting)]
         figure, record = folder / f"{name}.png", folder / f"{name}.json"
         where = ("--pretrained", folder / name, "--image", folder / "cup.png", "--question", QUESTION)
@@ -60,7 +65,7 @@ def found(folder):
 
 
 # ---- end to end ------------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("name", ["llava", "llava_next"])
+@pytest.mark.parametrize("name", FAMILIES)
 def test_the_figure_is_a_page_wide_and_every_method_is_named(folder, found, name):
     output, record = found[name]
     with Image.open(folder / f"{name}.png") as figure:
@@ -80,7 +85,7 @@ def test_the_figure_is_a_page_wide_and_every_method_is_named(folder, found, name
     }
 
 
-@pytest.mark.parametrize("name", ["llava", "llava_next"])
+@pytest.mark.parametrize("name", FAMILIES)
 def test_answers_are_the_engines(folder, found, name):
     record = found[name][1]["methods"]
     family = load(describe(CheckpointOptions(str(folder / name))), InputOptions())
@@ -94,20 +99,21 @@ def test_answers_are_the_engines(folder, found, name):
     assert settled["lam"] == 1e-9 and settled["post_layer"] == 3  # nobody gave them
 
 
-@pytest.mark.parametrize("name", ["llava", "llava_next"])
+@pytest.mark.parametrize("name", FAMILIES)
 def test_maps_are_the_reads_that_contrastive_decided_by(found, name):
     record = found[name][1]
     log = record["methods"]["contrastive"]["log"]
     assert sorted(map(int, record["attention"])) == sorted({log["pre_layer"], log["post_layer"], 5})
     assert set(log["maps"]["attention"]) == {"0", "1", "2", "3"}
-    base = slice(0, 16)  # the base view comes first in both families
+    base = slice(0, FAMILIES[name])  # the base view comes first
     for layer in (log["pre_layer"], log["post_layer"]):
         shown = record["attention"][str(layer)]
         theirs = log["maps"]["attention"][str(layer)]
         assert len(theirs) == record["image_tokens"] and sum(theirs) == pytest.approx(1)
         assert np.ravel(shown["base_map"]) == pytest.approx(theirs[base], rel=1e-6)
         assert shown["base_share"] == pytest.approx(sum(theirs[base]))
-    assert record["base_tokens"] == 16 and (record["image_tokens"] == 16) == (name == "llava")
+    assert record["base_tokens"] == FAMILIES[name]
+    assert (record["image_tokens"] > record["base_tokens"]) == (name == "llava_next")
 
 
 def drawn_contrast(folder, name, *settings):
