@@ -40,7 +40,7 @@ def moved(family, where):
         model = dispatch_model(model, {**ends, **places, **rest, **newline})
     else:
         model.to(where)
-    return type(family)(model, family.processor, family.conversation, family.image_aspect_ratio)
+    return type(family)(model, family.processor, family.inputs)
 
 
 def alone(family, method, questions, settings):

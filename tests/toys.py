@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from lmms_ca_plugin.families import load_family
-from lmms_ca_plugin.families._contract import Family, Message, Question
+from lmms_ca_plugin.families._contract import Family, InputOptions, Message, Question
 from lmms_ca_plugin.tiny import TinySettings, build_model, build_processor
 
 # Other sizes than the real ones, so that nothing can rest on 576 tokens or 32 blocks: 16 tokens a view, 6 blocks.
@@ -20,11 +20,11 @@ SMALL = {"num_blocks": 6, "hidden_size": 32, "image_size": 56, "dtype": torch.fl
 @cache
 def make_family(model_type: str, conversation: str | None = None, aspect: str | None = None, **sizes) -> Family:
     """A family of small weights; None asks as such a checkpoint was trained."""
-    sizes = {**SMALL, **sizes}
+    sizes, inputs = {**SMALL, **sizes}, InputOptions(conversation, aspect)
     if model_type in qwens.CLASSES:
-        return load_family(model_type)(*qwens.build(model_type, **sizes), conversation, aspect)
+        return load_family(model_type)(*qwens.build(model_type, **sizes), inputs)
     settings = TinySettings(model_type, **sizes)
-    return load_family(model_type)(build_model(settings), build_processor(settings), conversation, aspect)
+    return load_family(model_type)(build_model(settings), build_processor(settings), inputs)
 
 
 def tower(family: Family) -> torch.nn.Module:

@@ -22,7 +22,7 @@ from lmms_ca_plugin.bench.pairs import MEMORY_PASSES, Call, Pair, at_least_one, 
 from lmms_ca_plugin.bench.sides import EngineRunner, GenerateRunner, MethodSide, Runner, as_files, make_questions
 from lmms_ca_plugin.bench.targets import BEST_ON_GPU, MATCHES, NO_SLOWER
 from lmms_ca_plugin.errors import OptionError
-from lmms_ca_plugin.families._contract import Family, Question
+from lmms_ca_plugin.families._contract import Family, InputOptions, Question
 from lmms_ca_plugin.methods import load_method
 
 Peer = Callable[[Family, Sequence[Question], int], Runner]
@@ -139,7 +139,7 @@ def measure(family: Family, options: ThroughputOptions, peer: Peer | None = None
     Raises:
         LmmsCaError: A side decoded another number of tokens.
     """
-    family = type(family)(family.model, family.processor, "vicuna_v1", "processor")
+    family = type(family)(family.model, family.processor, InputOptions("vicuna_v1", "processor"))
     device, held = family.model.device, held_bytes(family)
     questions = as_files(make_questions(options.questions, options.seed))
     vanilla = load_method("vanilla")()

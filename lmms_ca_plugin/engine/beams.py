@@ -83,11 +83,12 @@ def search(run: Run, generation: Generation, end_tokens: frozenset[int], pad_tok
         do_sample=False,
         eos_token_id=sorted(end_tokens),
         pad_token_id=pad_token,
+        repetition_penalty=run.family.repetition_penalty,
     )
     prompt = run.prompt
     generate: Any = steps.generate
     sequences: Tensor = generate(
-        input_ids=prompt.input_ids,
+        input_ids=run.seen,
         attention_mask=prompt.attention_mask.long(),
         generation_config=settings,
         **{CACHE: _Reordered(run)},

@@ -14,7 +14,12 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
-from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopPLogitsWarper
+from transformers import (
+    LogitsProcessorList,
+    RepetitionPenaltyLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopPLogitsWarper,
+)
 
 from lmms_ca_plugin.engine.flight import Flight
 from lmms_ca_plugin.engine.generation import Generation, NewTokens
@@ -43,6 +48,19 @@ def picker(generation: Generation, seeds: Sequence[int]) -> Callable[[Tensor], T
     return sample
 
 
+def penalised(flight: Flight, scores: Tensor) -> Tensor:
+    """Applies the checkpoint's own repetition penalty to scores (b, v), over a row's prompt and new tokens.
+
+    transformers' own counts padding as tokens of the prompt, so that an answer would depend on its batch.
+    """
+    if flight.family.repetition_penalty == 1:
+        return scores
+    precise = scores.to(torch.promote_types(scores.dtype, torch.float32))
+    penalty = RepetitionPenaltyLogitsProcessor(float(flight.family.repetition_penalty))
+    penalised_scores: Tensor = penalty(flight.seen.to(scores.device), precise)
+    return penalised_scores
+
+
 def cut(text: str, until: Sequence[str]) -> tuple[str, bool]:
     """Cuts a text before the first of the stop texts; says whether one was found."""
     ends = [text.index(stop) for stop in until if stop in text]
@@ -67,7 +85,7 @@ def decode(
     answers: list[list[int]] = [[] for _ in flight.seeds]
     stopped, ended = [False] * len(answers), [False] * len(answers)
     choices, gaps = [0] * len(answers), []
-    logits = flight.prefill()  # (b, v)
+    logits = penalised(flight, flight.prefill())  # (b, v)
     for length in range(1, generation.max_new_tokens + 1):
         tokens = pick(logits)  # (b,)
         best = logits.topk(2).values  # (b, 2)
@@ -83,7 +101,7 @@ def decode(
             stopped[row] = bool(generation.until) and cut(to_text(answers[row]), generation.until)[1]
         if all(stopped) or length == generation.max_new_tokens:
             break
-        logits = flight.step(tokens)
+        logits = penalised(flight, flight.step(tokens))
     margins = [min(row[:made]) for row, made in zip(torch.cat(gaps, 1).tolist(), choices, strict=True)]
     found = [margin if generation.temperature == 0 and margin < math.inf else None for margin in margins]
     return [NewTokens(*row) for row in zip(answers, ended, found, strict=True)]

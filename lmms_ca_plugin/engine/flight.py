@@ -144,6 +144,13 @@ class Flight:
         scores = [part.scores(logits[rows], self.generated[rows], self.family) for part, rows in placed]
         return torch.cat([of_part.to(logits.device) for of_part in scores])
 
+    @property
+    def seen(self) -> Tensor:
+        """The tokens so far, (r, s + n); in the place of padding stands the prompt's last one."""
+        ids = torch.cat([part.take(self.prompt.input_ids) for part in self.parts])  # (r, s)
+        real = self._attention_mask[:, : ids.shape[1]]
+        return torch.cat([torch.where(real, ids, ids[:, -1:]), self.generated], 1)
+
     def run_blocks(self, low: int, high: int, states: Tensor, step: Step) -> Tensor:
         """Passes states through blocks low..high-1: (r, q, e) -> (r, q, e), or (r, 1, e) behind the prompt's last.
 

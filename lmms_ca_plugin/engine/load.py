@@ -16,14 +16,14 @@ from lmms_ca_plugin.checkpoints import bundled
 from lmms_ca_plugin.devices import device_named
 from lmms_ca_plugin.errors import CheckpointError, OptionError, nearest
 from lmms_ca_plugin.families import load_family
-from lmms_ca_plugin.families._contract import AspectRatio, Family, Trunk
-from lmms_ca_plugin.families._conversations import Conversation
+from lmms_ca_plugin.families._contract import Family, Trunk
+from lmms_ca_plugin.families._contract import InputOptions as InputOptions  # given beside a checkpoint's own
 
 Dtype = Literal["auto", "float32", "float64", "bfloat16", "float16"]
 
 # Settings of `generate` that change what a token is taken by, with the value beside None that changes nothing.
 _ON_SCORES: dict[str, float | None] = {
-    **dict.fromkeys(("repetition_penalty", "encoder_repetition_penalty", "guidance_scale"), 1),
+    **dict.fromkeys(("encoder_repetition_penalty", "guidance_scale"), 1),
     **dict.fromkeys(("no_repeat_ngram_size", "encoder_no_repeat_ngram_size", "min_length", "min_new_tokens"), 0),
     **dict.fromkeys(("bad_words_ids", "sequence_bias", "suppress_tokens", "begin_suppress_tokens")),
     **dict.fromkeys(("forced_bos_token_id", "forced_eos_token_id", "exponential_decay_length_penalty")),
@@ -56,20 +56,6 @@ class CheckpointOptions:
     def source(self) -> str:
         """What transformers reads: the hub id or the folder."""
         return str(bundled().get(self.pretrained, self.pretrained))
-
-
-@dataclass(frozen=True)
-class InputOptions:
-    """How prompts and pictures are prepared; None is the family's default.
-
-    Attributes:
-        conversation: `vicuna_v1` or `chatml_direct` (each with its system sentence), or the processor's own chat
-            template.
-        image_aspect_ratio: `pad` to a square with the mean colour, or leave it to the processor.
-    """
-
-    conversation: Conversation | None = None
-    image_aspect_ratio: AspectRatio | None = None
 
 
 @dataclass(frozen=True)
@@ -147,7 +133,7 @@ def load(checkpoint: Checkpoint, inputs: InputOptions) -> Family:
             f"pretrained={options.pretrained}: its processor is a {type(processor).__name__} that takes no pictures. A "
             "processor_config.json or preprocessor_config.json is missing."
         )
-    checkpoint.family.fit(processor, checkpoint.config, checkpoint.trunk, inputs.conversation)
+    checkpoint.family.fit(processor, checkpoint.config, checkpoint.trunk, inputs)
     _check_generation(
         options, _read("generation settings", _generation_config, options, without_file=checkpoint.config)
     )
@@ -168,7 +154,7 @@ def load(checkpoint: Checkpoint, inputs: InputOptions) -> Family:
             f"pretrained={options.pretrained}: {len(absent)} weights are missing or of another shape, first "
             f"{absent[0]}. The checkpoint is incomplete, or its config does not fit it."
         )
-    return checkpoint.family(model.eval(), processor, inputs.conversation, inputs.image_aspect_ratio)
+    return checkpoint.family(model.eval(), processor, inputs)
 
 
 def _written_config(source: str, revision: str | None, **_: Any) -> dict[str, Any]:
@@ -192,7 +178,7 @@ def _check_generation(options: CheckpointOptions, config: GenerationConfig) -> N
         raise CheckpointError(
             f"pretrained={options.pretrained}: its generation_config.json asks for "
             f"{', '.join(f'{name}={value}' for name, value in asked.items())}, which changes tokens' scores and is not "
-            "done here. Take it out of a local copy's file; dola has a repetition_penalty of its own."
+            "done here. Take it out of a local copy's file."
         )
 
 

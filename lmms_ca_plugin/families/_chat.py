@@ -14,9 +14,10 @@ from typing import Any, ClassVar, get_args
 from PIL import Image
 from torch import Tensor
 
-from lmms_ca_plugin.errors import CheckpointError, InputError, unknown
-from lmms_ca_plugin.families._contract import AspectRatio, Family, Inputs, Message, Question, Trunk
+from lmms_ca_plugin.errors import CheckpointError, InputError, OptionError, unknown
+from lmms_ca_plugin.families._contract import AspectRatio, Family, InputOptions, Inputs, Message, Question, Trunk
 from lmms_ca_plugin.families._conversations import RENDERERS, check_placeholder, trained_on
+from lmms_ca_plugin.families._options import AS_TRAINED
 
 
 class Chat(Family):
@@ -34,29 +35,22 @@ class Chat(Family):
     longest_ratio: ClassVar[float]
     picture_inputs: ClassVar[tuple[str, ...]]
 
-    def __init__(
-        self, model: Any, processor: Any, conversation: str | None = None, image_aspect_ratio: str | None = None
-    ) -> None:
-        super().__init__(model, processor, conversation, image_aspect_ratio)
+    def __init__(self, model: Any, processor: Any, inputs: InputOptions = AS_TRAINED) -> None:
+        super().__init__(model, processor, inputs)
         self.image_token: str = processor.image_token
-        self.conversation = conversation or trained_on(processor, self.trunk)
-        self.image_aspect_ratio = image_aspect_ratio or self._default_aspect_ratio()
-        if self.image_aspect_ratio not in self.aspect_ratios:
-            raise unknown("image_aspect_ratio", self.image_aspect_ratio, self.aspect_ratios)
         begin = processor.tokenizer.bos_token
         begun = begin is not None and self.render((Message("user", "?"),)).startswith(begin)
         # A conversation that writes the first token itself gets no second one.
         self._tokenizing = {"padding": True, "return_tensors": "pt", "add_special_tokens": not begun}
 
-    def _default_aspect_ratio(self) -> str:
-        return "processor"
-
     @classmethod
-    def fit(cls, processor: Any, config: Any, trunk: Trunk, conversation: str | None) -> None:
+    def fit(cls, processor: Any, config: Any, trunk: Trunk, inputs: InputOptions) -> InputOptions:
         """Refuses a processor that marks pictures by another token, or a conversation that does not show them."""
-        super().fit(processor, config, trunk, conversation)
-        if conversation is not None and conversation not in cls.conversations:
-            raise unknown("conversation", conversation, cls.conversations)
+        inputs = super().fit(processor, config, trunk, inputs)
+        for name, allowed in (("conversation", cls.conversations), ("image_aspect_ratio", cls.aspect_ratios)):
+            given = getattr(inputs, name)
+            if given not in (None, *allowed):
+                raise unknown(name, given, allowed)
         image_token = getattr(processor, "image_token", None) or ""
         known = processor.tokenizer.convert_tokens_to_ids(image_token) if image_token else None
         if known != trunk.image_token_id:
@@ -64,7 +58,31 @@ class Chat(Family):
                 f"The processor's image token is {image_token!r} (id {known}), but the checkpoint marks "
                 f"pictures with id {trunk.image_token_id}. Use the processor that belongs to the checkpoint."
             )
-        check_placeholder(processor, conversation or trained_on(processor, trunk))
+        conversation = inputs.conversation or trained_on(processor, trunk)
+        check_placeholder(processor, conversation)
+        max_pixels = cls.bound(processor, inputs.max_pixels)
+        return InputOptions(conversation, inputs.image_aspect_ratio or "processor", max_pixels)
+
+    @classmethod
+    def bound(cls, processor: Any, max_pixels: int | None) -> int | None:  # noqa: ARG003
+        """Has the processor make larger pictures smaller, where a picture is shown in its own shape.
+
+        Args:
+            processor: The processor.
+            max_pixels: The most pixels of a picture; None leaves it at the processor's own bound.
+
+        Returns:
+            The bound; None where there is none.
+
+        Raises:
+            OptionError: It has no meaning here, or is below the processor's least.
+        """
+        if max_pixels is not None:
+            raise OptionError(
+                f"max_pixels={max_pixels} has no meaning for '{cls.model_type}', whose views have one size. "
+                "Leave it out."
+            )
+        return None
 
     def render(self, conversation: Sequence[Message]) -> str:
         """Renders a conversation up to where the model's answer begins; one placeholder per picture.
@@ -75,7 +93,7 @@ class Chat(Family):
         Returns:
             The prompt text.
         """
-        return RENDERERS[self.conversation](self.processor, conversation)
+        return RENDERERS[self.inputs.conversation or "processor"](self.processor, conversation)
 
     def prepare_picture(self, picture: Image.Image) -> Image.Image:
         """Makes a picture what the image processor shall see: RGB.
@@ -107,7 +125,7 @@ class Chat(Family):
                     f"{question.name}: the text contains the picture placeholder {self.image_token!r}, which would be "
                     f"taken for a picture: {message.text!r}. Remove it from the text."
                 )
-            if self.image_aspect_ratio == "processor":
+            if self.inputs.image_aspect_ratio == "processor":
                 self._check_shapes(question.name, message.pictures)
 
     def _check_shapes(self, name: str, pictures: Sequence[Image.Image]) -> None:

@@ -25,6 +25,8 @@ from lmms_ca_plugin.families._inputs import Message as Message
 from lmms_ca_plugin.families._inputs import Question as Question
 from lmms_ca_plugin.families._masks import causal_mask
 from lmms_ca_plugin.families._narrow import Narrow as Narrow
+from lmms_ca_plugin.families._options import AS_TRAINED
+from lmms_ca_plugin.families._options import InputOptions as InputOptions
 from lmms_ca_plugin.families._trunk import Trunk as Trunk
 from lmms_ca_plugin.families._views import Views
 
@@ -70,28 +72,22 @@ class Family(Views, ABC):
     Args:
         model: The conditional-generation model, in eval mode.
         processor: Its processor.
-        conversation: One of `_conversations.Conversation`; None takes what the checkpoint was trained on.
-        image_aspect_ratio: `"pad"` or `"processor"`; None takes the family's default.
+        inputs: How prompts and pictures are prepared.
+
+    Attributes:
+        inputs: The same, settled: None is left only where an option has no meaning.
     """
 
     model_type: ClassVar[str]
     trunks: ClassVar[dict[str, frozenset[str]]]  # text model_type -> config attributes that only its blocks read
-    conversation: str
-    image_aspect_ratio: str
 
-    def __init__(
-        self,
-        model: Any,
-        processor: Any,
-        conversation: str | None = None,
-        image_aspect_ratio: str | None = None,  # noqa: ARG002
-    ) -> None:
+    def __init__(self, model: Any, processor: Any, inputs: InputOptions = AS_TRAINED) -> None:
         self.model = model
         self.processor = processor
         # The config names the tie at different places in different releases; the weights themselves cannot be wrong.
         head, embedding = model.get_output_embeddings().weight, model.get_input_embeddings().weight
         self.trunk = replace(type(self).describe(model.config), tied_embeddings=head.data_ptr() == embedding.data_ptr())
-        self.fit(processor, model.config, self.trunk, conversation)
+        self.inputs = self.fit(processor, model.config, self.trunk, inputs)
 
     @classmethod
     def describe(cls, config: Any) -> Trunk:
@@ -140,23 +136,33 @@ class Family(Views, ABC):
         )
 
     @classmethod
-    def fit(cls, processor: Any, config: Any, trunk: Trunk, conversation: str | None) -> None:  # noqa: ARG003
+    def fit(cls, processor: Any, config: Any, trunk: Trunk, inputs: InputOptions) -> InputOptions:  # noqa: ARG003
         """Fits a processor to its checkpoint, and refuses one that cannot ask questions; no weight is needed.
 
         Args:
             processor: The processor; what its file leaves open is set.
             config: The checkpoint's config.
             trunk: What `describe` read from it.
-            conversation: How questions are to be asked; None takes what the checkpoint was trained on.
+            inputs: How prompts and pictures are to be prepared.
+
+        Returns:
+            The same, settled.
 
         Raises:
             CheckpointError: The processor does not belong to the checkpoint.
+            OptionError: An option's value is not one that the family knows.
         """
         if processor.tokenizer.pad_token_id is None:
             raise CheckpointError(
                 "The checkpoint's tokenizer has no pad token, so questions cannot be batched. Set one."
             )
         processor.tokenizer.padding_side = "left"
+        return inputs
+
+    @property
+    def repetition_penalty(self) -> float:
+        """By what the checkpoint's generation settings have the tokens so far penalised; 1 changes nothing."""
+        return getattr(self.model.generation_config, "repetition_penalty", None) or 1.0
 
     # ---- paths -------------------------------------------------------------------------------------------------------
     @property

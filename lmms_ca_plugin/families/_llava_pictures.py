@@ -53,7 +53,7 @@ class LlavaPictures(Decoder):
             RGB; with `pad` as wide as high, the border in the processor's mean colour, rounded down.
         """
         picture = super().prepare_picture(picture)
-        if self.image_aspect_ratio == "processor":
+        if self.inputs.image_aspect_ratio == "processor":
             return picture
         side = max(picture.size)
         colour = tuple(int(mean * 255) for mean in self.processor.image_processor.image_mean)
@@ -74,7 +74,7 @@ class LlavaPictures(Decoder):
             CheckpointError: The processor's settings are not ones whose effect is known here.
         """
         grid = (self.cells_per_side, self.cells_per_side)
-        if self.image_aspect_ratio == "processor":
+        if self.inputs.image_aspect_ratio == "processor":
             return cells_of(picture, self.seen(picture), grid)
         square = (max(picture), max(picture))
         return cells_of(square, self.seen(square), grid).moved(*_border(picture), picture)

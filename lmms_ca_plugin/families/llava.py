@@ -11,10 +11,11 @@ processor's own way.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from lmms_ca_plugin.errors import CheckpointError
-from lmms_ca_plugin.families._contract import Trunk
+from lmms_ca_plugin.families._contract import InputOptions, Trunk
 from lmms_ca_plugin.families._conversations import trained_on
 from lmms_ca_plugin.families._decoder import HANDLED
 from lmms_ca_plugin.families._llava_pictures import LlavaPictures
@@ -32,10 +33,7 @@ class Llava(LlavaPictures):
     towers: ClassVar = {"clip_vision_model": 1, "siglip_vision_model": 0}  # tokens that stand for no part of a picture
     longest_ratio: ClassVar[float] = 100  # beyond, a resize by the shorter side takes gigabytes
     picture_inputs: ClassVar[tuple[str, ...]] = ("pixel_values",)
-
-    def _default_aspect_ratio(self) -> str:
-        as_trained = "vicuna_v1" in (self.conversation, trained_on(self.processor, self.trunk))
-        return "pad" if as_trained else "processor"
+    padded: ClassVar[bool] = True  # whether those that speak Vicuna were trained on padded pictures
 
     @classmethod
     def describe(cls, config: Any) -> Trunk:
@@ -49,17 +47,21 @@ class Llava(LlavaPictures):
         return super().describe(config)
 
     @classmethod
-    def fit(cls, processor: Any, config: Any, trunk: Trunk, conversation: str | None) -> None:
+    def fit(cls, processor: Any, config: Any, trunk: Trunk, inputs: InputOptions) -> InputOptions:
         """Fits a processor to its checkpoint, as its file may be of a release that knew fewer fields.
 
         How many tokens a picture has is decided by the tower and the config; the processor only has to count alike.
         """
-        super().fit(processor, config, trunk, conversation)
+        settled = super().fit(processor, config, trunk, inputs)
         processor.patch_size = config.vision_config.patch_size
         processor.num_additional_image_tokens = cls.towers[config.vision_config.model_type]
         processor.vision_feature_select_strategy = getattr(
             config, "vision_feature_select_strategy", processor.vision_feature_select_strategy
         )
+        speaks_vicuna = "vicuna_v1" in (settled.conversation, trained_on(processor, trunk))
+        if inputs.image_aspect_ratio is None and speaks_vicuna and cls.padded:
+            return replace(settled, image_aspect_ratio="pad")
+        return settled
 
 
 FAMILY = Llava

@@ -25,9 +25,7 @@ class LlavaNext(Llava):
     model_type = "llava_next"
     longest_ratio = math.inf  # every picture is fitted into the tiles
     picture_inputs = ("pixel_values", "image_sizes")
-
-    def _default_aspect_ratio(self) -> str:
-        return "processor"  # tiles are padded already
+    padded = False  # tiles are padded already
 
     def picture_features(self, pictures: dict[str, Tensor]) -> list[Features]:
         """Runs the vision tower and the projector, and packs the tiles.

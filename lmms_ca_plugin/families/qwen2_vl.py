@@ -20,9 +20,9 @@ import torch
 from torch import Tensor
 from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
 
-from lmms_ca_plugin.errors import CheckpointError
+from lmms_ca_plugin.errors import CheckpointError, OptionError
 from lmms_ca_plugin.families._cells import Cells, cells_of, whole
-from lmms_ca_plugin.families._contract import Kind, Trunk
+from lmms_ca_plugin.families._contract import InputOptions, Kind, Trunk
 from lmms_ca_plugin.families._decoder import HANDLED, Decoder
 from lmms_ca_plugin.families._views import Features
 
@@ -44,9 +44,8 @@ class Qwen2VL(Decoder):
     view_side = 224
 
     @classmethod
-    def fit(cls, processor: Any, config: Any, trunk: Trunk, conversation: str | None) -> None:
+    def fit(cls, processor: Any, config: Any, trunk: Trunk, inputs: InputOptions) -> InputOptions:
         """Refuses a processor that cuts pictures otherwise than the vision tower takes them."""
-        super().fit(processor, config, trunk, conversation)
         tower = config.vision_config
         for name, taken in (
             ("patch_size", tower.patch_size),
@@ -59,6 +58,23 @@ class Qwen2VL(Decoder):
                     f"The processor's {name} is {given}, but the vision tower takes {taken}. Use the processor that "
                     "belongs to the checkpoint."
                 )
+        return super().fit(processor, config, trunk, inputs)
+
+    @classmethod
+    def bound(cls, processor: Any, max_pixels: int | None) -> int:
+        """Has the processor make larger pictures smaller; see `Chat.bound`."""
+        pictures = processor.image_processor
+        least, most = _bounds(pictures)
+        if max_pixels is None:
+            return most
+        if max_pixels < least:
+            raise OptionError(
+                f"max_pixels={max_pixels} is not allowed. Allowed: {least}, the processor's least, and more."
+            )
+        pictures.size = {"shortest_edge": least, "longest_edge": max_pixels}
+        if hasattr(pictures, "max_pixels"):  # 4.57 holds it twice
+            pictures.max_pixels = max_pixels
+        return max_pixels
 
     # ---- geometry ----------------------------------------------------------------------------------------------------
     @property
@@ -71,13 +87,8 @@ class Qwen2VL(Decoder):
         processor = self.processor.image_processor
         cell = processor.patch_size * self._merged
         width, height = picture
-        sides = smart_resize(
-            height,
-            width,
-            factor=cell,
-            min_pixels=processor.size["shortest_edge"],
-            max_pixels=processor.size["longest_edge"],
-        )
+        least, most = _bounds(processor)
+        sides = smart_resize(height, width, factor=cell, min_pixels=least, max_pixels=most)
         return cells_of(picture, whole(picture), (sides[0] // cell, sides[1] // cell))
 
     def base_tokens(self, picture: tuple[int, int]) -> int:
@@ -153,6 +164,12 @@ class Qwen2VL(Decoder):
 def _places(rows: int, columns: int) -> Tensor:
     """A picture's cells, row by row: (t, 3) of time, which stands still, row and column."""
     return torch.cartesian_prod(torch.zeros(1, dtype=torch.long), torch.arange(rows), torch.arange(columns))
+
+
+def _bounds(image_processor: Any) -> tuple[int, int]:
+    """The least and the most pixels of a picture, which the processor calls edges."""
+    size = image_processor.size
+    return size["shortest_edge"], size["longest_edge"]
 
 
 def _without_filling(pictures: dict[str, Tensor]) -> list[Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
 
@@ -50,8 +51,8 @@ def run_record(
         "parameters": method.describe(plan),
         "seed": options.seed,
         "batch_size": options.batch_size,
-        "conversation": family.conversation,
-        "image_aspect_ratio": family.image_aspect_ratio,
+        **asdict(family.inputs),
+        "repetition_penalty": family.repetition_penalty,
         "model_type": family.trunk.model_type,
         "commit": getattr(model.config, "_commit_hash", None),
         "weights": weights,

@@ -26,7 +26,7 @@ from lmms_ca_plugin.options import spell
 from lmms_ca_plugin.results.runs import read_runs
 
 # What the record tells of how a run was carried out, as the entries' options call it.
-_RECORDED = ("pretrained", "revision", "dtype", "conversation", "image_aspect_ratio", "seed")
+_RECORDED = ("pretrained", "revision", "dtype", "conversation", "image_aspect_ratio", "max_pixels", "seed")
 LOG = "harness.log"
 
 

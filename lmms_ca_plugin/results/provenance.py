@@ -16,7 +16,7 @@ from typing import Any
 from lmms_ca_plugin.options import spell, split_args
 
 # What every method of a comparison must be asked with alike; part of what is computed, and no method's own.
-_INPUTS = ("conversation", "image_aspect_ratio")
+_INPUTS = ("conversation", "image_aspect_ratio", "max_pixels")
 # Options that say where and how a run is carried out; the others say what is computed and belong to its identity.
 _CARRIED_OUT = frozenset(
     {"pretrained", "revision", "device", "device_map", "dtype", "attn_implementation", "trust_remote_code"}

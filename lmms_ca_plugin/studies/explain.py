@@ -107,7 +107,7 @@ def explain(image: Path, question: str, wanted: ExplainOptions) -> Explained:
     record = {
         "schema": SCHEMA,
         "checkpoint": asdict(wanted.checkpoint),
-        "inputs": {"conversation": family.conversation, "image_aspect_ratio": family.image_aspect_ratio},
+        "inputs": asdict(family.inputs),
         "image": image.name,
         "question": question,
         "cells": asdict(looking.cells),

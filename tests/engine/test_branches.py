@@ -211,6 +211,18 @@ def test_branches_that_decided_the_same_are_one_and_say_so(family):
     assert found["vanilla"][0].log == {}
 
 
+def test_a_repetition_penalty_is_over_each_rows_own_tokens(family, monkeypatch):
+    plain = branched(family).answer_batch(QUESTIONS, Generation(max_new_tokens=6))
+    monkeypatch.setattr(family.model.generation_config, "repetition_penalty", 1.5)
+    found = branched(family).answer_batch(QUESTIONS, Generation(max_new_tokens=6))
+    for name, method in VARIANTS.items():
+        engine = Engine(family, method, RunOptions(), name)
+        engine.end_tokens = frozenset()
+        alone = engine.answer_batch(QUESTIONS, Generation(max_new_tokens=6))
+        assert [a.text for a in found[name]] == [a.text for a in alone], name
+    assert any(a.text != b.text for name in VARIANTS for a, b in zip(found[name], plain[name], strict=True))
+
+
 def test_one_sample_of_a_batch_may_agree_and_another_not(family):
     """As scopes do that choose other blocks for some samples."""
     scopes = {
@@ -325,7 +337,7 @@ class Deepstack(Llava):
 
 def test_what_is_added_between_blocks_is_added_to_branches_too():
     plain = make_family("llava")
-    family = Deepstack(plain.model, plain.processor, "vicuna_v1")
+    family = Deepstack(plain.model, plain.processor)
     variants = {n: VARIANTS[n] for n in ("vanilla", "L1", "L4", "half")}
     together = branched(family, variants).answer_batch(QUESTIONS, Generation(max_new_tokens=5))
     for name, method in variants.items():

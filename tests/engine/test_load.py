@@ -119,17 +119,17 @@ def test_what_generate_would_do_to_scores_is_refused_before_weights_are_read(cop
     file, weights = copied / "generation_config.json", copied / "model.safetensors"
     weights.rename(copied / "hidden")
     plain = json.loads(file.read_text())
-    file.write_text(json.dumps({**plain, "temperature": 0.2, "do_sample": True, "repetition_penalty": 1.2}))
-    with pytest.raises(CheckpointError, match=r"asks for repetition_penalty=1.2, which changes tokens' scores"):
+    file.write_text(json.dumps({**plain, "temperature": 0.2, "do_sample": True, "encoder_repetition_penalty": 1.2}))
+    with pytest.raises(CheckpointError, match=r"asks for encoder_repetition_penalty=1.2, which changes tokens' scores"):
         opened(copied)
     file.write_text(json.dumps({**plain, "min_new_tokens": 1}))  # 1 is no more neutral there than 0 is for a penalty
     with pytest.raises(CheckpointError, match=r"asks for min_new_tokens=1, which"):
         opened(copied)
     (copied / "hidden").rename(weights)
-    file.write_text(json.dumps({**plain, "temperature": 0.2, "do_sample": True, "repetition_penalty": 1.0}))
-    opened(copied)  # how tokens are drawn is the task's to say
+    file.write_text(json.dumps({**plain, "temperature": 0.2, "do_sample": True, "repetition_penalty": 1.2}))
+    assert opened(copied).repetition_penalty == 1.2  # but how tokens are drawn is the task's to say
     file.unlink()
-    opened(copied)
+    assert opened(copied).repetition_penalty == 1
 
 
 def test_code_of_a_repository_runs_only_when_asked():

@@ -39,7 +39,7 @@ def on_trunk(config_class):
         LlavaConfig(**shared, text_config=trunk, image_token_index=config.image_token_id)
     )
     model.generation_config = plain.model.generation_config
-    return Llava(model.double().eval(), plain.processor, "vicuna_v1")
+    return Llava(model.double().eval(), plain.processor)
 
 
 @contextmanager

@@ -41,6 +41,30 @@ def test_beam_search_is_that_of_generate(any_family):
     assert mine != [a.text for a in answers(any_family, questions, 4, max_new_tokens=6)]
 
 
+@pytest.mark.parametrize("settings", [{}, {"num_beams": 3}], ids=["greedy", "beams"])
+def test_a_checkpoints_own_repetition_penalty_is_generates(any_family, settings, monkeypatch):
+    """Over the prompt and the new tokens; a question alone has no padding, which generate would count."""
+    questions = mixed_questions()
+    plain = [a.text for a in answers(any_family, questions, 8, max_new_tokens=12, **settings)]
+    monkeypatch.setattr(any_family.model.generation_config, "repetition_penalty", 1.3)
+    mine = [a.text for a in answers(any_family, questions, 8, max_new_tokens=12, **settings)]
+    theirs = [ids for q in questions for ids in generate(any_family, [q], max_new_tokens=12, **settings)]
+    assert mine == [any_family.processor.tokenizer.decode(ids).strip() for ids in theirs]
+    assert mine != plain
+
+
+def test_padding_is_no_token_of_the_prompt():
+    family = make_family("llava")
+    run = Run(family, Plan(), prompt_of(family, [ask(0, "Why?"), ask(1, "What is in the cup on the table?")]), 2)
+    with run.attached():
+        run.prefill()
+        run.step(torch.tensor([7, 8]))
+    ids, real = run.prompt.input_ids, run.prompt.attention_mask
+    assert not real[0].all() and torch.equal(run.seen[:, :-1][real], ids[real])
+    assert set(run.seen[0, :-1][~real[0]].tolist()) == {int(ids[0, -1])}
+    assert run.seen[:, -1].tolist() == [7, 8]
+
+
 def test_sampling_does_not_depend_on_the_batch(family):
     questions = mixed_questions()
     hot = {"max_new_tokens": 6, "temperature": 1.5}

@@ -14,7 +14,7 @@ from transformers import CLIPImageProcessor, LlavaImageProcessor
 from lmms_ca_plugin.errors import CheckpointError, InputError, OptionError
 from lmms_ca_plugin.families import load_family
 from lmms_ca_plugin.families._cells import Cells, Seen, cells_of, centre, whole
-from lmms_ca_plugin.families._contract import Family, Question
+from lmms_ca_plugin.families._contract import Family, InputOptions, Question
 from lmms_ca_plugin.families._views import Views
 from lmms_ca_plugin.tiny import TinySettings, build_model, build_processor
 
@@ -25,7 +25,7 @@ MODELS = {name: build_model(settings) for name, settings in SETTINGS.items()}
 
 def family(model_type: str, aspect_ratio: str) -> Family:
     return load_family(model_type)(
-        MODELS[model_type], build_processor(SETTINGS[model_type]), image_aspect_ratio=aspect_ratio
+        MODELS[model_type], build_processor(SETTINGS[model_type]), InputOptions(image_aspect_ratio=aspect_ratio)
     )
 
 
@@ -176,7 +176,9 @@ def test_a_family_without_views_is_refused_by_name():
 @pytest.mark.parametrize("model_type", SETTINGS)
 @pytest.mark.parametrize("conversation", ["vicuna_v1", "processor"])
 def test_written_prompts_are_the_processors(model_type, conversation):
-    tested = load_family(model_type)(MODELS[model_type], build_processor(SETTINGS[model_type]), conversation)
+    tested = load_family(model_type)(
+        MODELS[model_type], build_processor(SETTINGS[model_type]), InputOptions(conversation)
+    )
     questions = [ask(Image.new("RGB", (90, 60))), ask(Image.new("RGB", (60, 90)), "How many cats are in the picture?")]
     encoded = tested.encode(questions)
     lengths = [[int(row.sum())] for row in encoded.input_ids == tested.trunk.image_token_id]

@@ -15,7 +15,7 @@ from transformers import LlavaConfig, MistralConfig
 
 from lmms_ca_plugin.errors import CheckpointError, InputError, OptionError
 from lmms_ca_plugin.families import family_names, load_family
-from lmms_ca_plugin.families._contract import Kind, Message, Question, Trunk
+from lmms_ca_plugin.families._contract import InputOptions, Kind, Message, Question, Trunk
 from lmms_ca_plugin.families._conversations import RENDERERS, Conversation
 from lmms_ca_plugin.families.llava import Llava
 from lmms_ca_plugin.families.llava_next import LlavaNext
@@ -108,29 +108,26 @@ def test_defaults_follow_the_checkpoint():
     for model_type in ("llava", "llava_next"):
         settings = TinySettings(model_type, **sizes)
         families[model_type] = load_family(model_type)(build_model(settings), build_processor(settings))
-    assert (families["llava"].conversation, families["llava"].image_aspect_ratio) == ("vicuna_v1", "pad")
-    assert (families["llava_next"].conversation, families["llava_next"].image_aspect_ratio) == (
-        "vicuna_v1",
-        "processor",
-    )
+    assert families["llava"].inputs == InputOptions("vicuna_v1", "pad")
+    assert families["llava_next"].inputs == InputOptions("vicuna_v1", "processor")
     other = copy.deepcopy(families["llava_next"].processor)
     other.chat_template = INSTRUCT
     mistral = load_family("llava_next")(families["llava_next"].model, other)
-    assert mistral.conversation == "processor"
+    assert mistral.inputs.conversation == "processor"
     assert mistral.render((Message("user", "Hm?"),)) == "[INST] Hm? [/INST]"
     relative = load_family("llava")(families["llava"].model, other)
-    assert (relative.conversation, relative.image_aspect_ratio) == ("processor", "processor")
+    assert relative.inputs == InputOptions("processor", "processor")
 
 
 def test_the_prompt_of_the_34b_is_its_own_to_the_letter(monkeypatch):
     """As haotian-liu/LLaVA's `chatml_direct` writes it; the checkpoint's template leaves the system turn out."""
     model, processor = spoiled(lambda p: setattr(p, "chat_template", CHATML), "llava_next")
-    assert LlavaNext(model, processor).conversation == "processor", "only Yi was trained on that system turn"
+    assert LlavaNext(model, processor).inputs.conversation == "processor", "only Yi was trained on that system turn"
     monkeypatch.setattr(Trunk, "is_yi", True)
     family = LlavaNext(model, processor)
     system, asked = "<|im_start|>system\nAnswer the questions.<|im_end|>", "<|im_start|>user\n<image>\nHm?<|im_end|>"
     shown = Message("user", "Hm?", (photo("cat", 9, 9),))
-    assert family.conversation == "chatml_direct" and family.image_aspect_ratio == "processor"
+    assert family.inputs == InputOptions("chatml_direct", "processor")
     assert family.render((shown,)) == f"{system}{asked}<|im_start|>assistant\n"
     brief = family.render((Message("system", "Be brief."), shown, Message("assistant", "Yes"), Message("user", "No?")))
     answered = "<|im_start|>assistant\nYes<|im_end|><|im_start|>user\nNo?<|im_end|>"
@@ -163,9 +160,9 @@ def test_a_checkpoint_without_a_template_is_asked_as_its_trunk_was_trained(monke
 
     with pytest.raises(CheckpointError, match="no chat template.*Allowed: conversation=vicuna_v1, conversation=chatml"):
         Llava(*spoiled(without))
-    assert Llava(*spoiled(without), "vicuna_v1").image_aspect_ratio == "pad"
+    assert Llava(*spoiled(without), InputOptions("vicuna_v1")).inputs.image_aspect_ratio == "pad"
     monkeypatch.setattr(Trunk, "is_llama_2", True)
-    assert Llava(*spoiled(without)).conversation == "vicuna_v1"
+    assert Llava(*spoiled(without)).inputs.conversation == "vicuna_v1"
 
 
 def test_of_several_templates_the_default_one_is_taken():
@@ -356,9 +353,9 @@ def test_features_that_do_not_match_the_prompt_are_named():
 def test_options_that_are_refused():
     family = make_family("llava")
     with pytest.raises(OptionError, match="Unknown conversation 'vicuna'. Did you mean 'vicuna_v1'"):
-        Llava(family.model, family.processor, conversation="vicuna")
+        Llava(family.model, family.processor, InputOptions("vicuna"))
     with pytest.raises(OptionError, match="Unknown image_aspect_ratio 'padd'. Did you mean 'pad'"):
-        Llava(family.model, family.processor, image_aspect_ratio="padd")
+        Llava(family.model, family.processor, InputOptions(image_aspect_ratio="padd"))
 
 
 def test_questions_that_are_refused():

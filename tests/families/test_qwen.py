@@ -12,11 +12,11 @@ from toys import ask, make_family, mixed_questions, photo
 
 from lmms_ca_plugin.engine.engine import Engine
 from lmms_ca_plugin.engine.generation import Generation
-from lmms_ca_plugin.engine.load import CheckpointOptions, InputOptions, describe
+from lmms_ca_plugin.engine.load import CheckpointOptions, describe
 from lmms_ca_plugin.engine.requests import Request, RunOptions
 from lmms_ca_plugin.errors import CheckpointError, InputError, OptionError
 from lmms_ca_plugin.families import load_family
-from lmms_ca_plugin.families._contract import Kind, Message
+from lmms_ca_plugin.families._contract import InputOptions, Kind, Message
 from lmms_ca_plugin.methods import load_method
 
 CELL = 2 * qwens.PATCH
@@ -87,6 +87,25 @@ def test_the_view_is_the_whole_picture_resized(qwen):
     assert np.abs(shown - resized).max() < 2.01 / 255
 
 
+def test_larger_pictures_are_made_smaller_up_to_the_bound():
+    model, processor = qwens.build("qwen2_vl", num_blocks=2, hidden_size=32)
+    plain = load_family("qwen2_vl")(model, processor)
+    assert plain.inputs == InputOptions("processor", "processor", 1_003_520), "the processor's own bound is told"
+    before = plain.cells((400, 300)).grid
+    bounded = load_family("qwen2_vl")(model, processor, InputOptions(max_pixels=40_000))
+    assert bounded.inputs.max_pixels == 40_000
+    inputs = bounded.encode([ask(0, "What?", photo("coffee", 400, 300)), ask(1, "What?", photo("coffee", 60, 60))])
+    assert before == (15, 20) and inputs.pictures["image_grid_thw"][:, 1:].tolist() == [[16, 22], [6, 6]]
+    assert bounded.cells((400, 300)).grid == (8, 11)
+    with pytest.raises(
+        OptionError, match="max_pixels=3000 is not allowed. Allowed: 3136, the processor's least, and more"
+    ):
+        load_family("qwen2_vl")(model, processor, InputOptions(max_pixels=3000))
+    llava = make_family("llava")
+    with pytest.raises(OptionError, match="max_pixels=40000 has no meaning for 'llava', whose views have one size"):
+        type(llava)(llava.model, llava.processor, InputOptions(max_pixels=40_000))
+
+
 # ---- checkpoints as the hub has them ---------------------------------------------------------------------------------
 @pytest.fixture(params=qwens.CLASSES)
 def saved(request, tmp_path):
@@ -152,9 +171,9 @@ def test_the_published_sizes_are_understood(saved):
 # ---- refusals --------------------------------------------------------------------------------------------------------
 def test_what_only_llava_can_do_is_refused(qwen):
     with pytest.raises(OptionError, match="Unknown image_aspect_ratio 'pad'.*Allowed: processor"):
-        type(qwen)(qwen.model, qwen.processor, image_aspect_ratio="pad")
+        type(qwen)(qwen.model, qwen.processor, InputOptions(image_aspect_ratio="pad"))
     with pytest.raises(OptionError, match="Unknown conversation 'vicuna_v1'.*Allowed: processor"):
-        type(qwen)(qwen.model, qwen.processor, conversation="vicuna_v1")
+        type(qwen)(qwen.model, qwen.processor, InputOptions("vicuna_v1"))
 
 
 def test_pictures_that_the_processor_does_not_take_are_refused(qwen):

@@ -110,7 +110,7 @@ class Deepstack(Llava):
 
 def test_what_is_added_between_blocks_is_left_out_from_the_masked_block_on():
     plain = make_family("llava")
-    family = Deepstack(plain.model, plain.processor, "vicuna_v1")
+    family = Deepstack(plain.model, plain.processor)
     plan = plan_of(family, "layermask", {"layer": 2})
     assert [(edit.block, edit.site) for edit in plan.edits] == [(2, "residual"), (3, "added")]
     self_check(family, plan)

@@ -84,7 +84,7 @@ def planted_class(base):
 @cache
 def planted(model_type):
     plain = make_family(model_type, "processor", num_blocks=5, hidden_size=512, num_heads=8, num_key_value_heads=4)
-    return planted_class(type(plain))(plain.model, plain.processor, "processor")
+    return planted_class(type(plain))(plain.model, plain.processor, plain.inputs)
 
 
 @pytest.fixture(params=["llava", "llava_next"])

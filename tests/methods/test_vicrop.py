@@ -123,7 +123,7 @@ def naive_map(family, question, name):
     width, height = picture_of(question).size
     shown = torch.zeros(view.shape[1:], dtype=torch.bool)
     y, x = slice(None), slice(None)
-    if family.image_aspect_ratio == "pad":  # nothing of the border may count
+    if family.inputs.image_aspect_ratio == "pad":  # nothing of the border may count
         side = max(width, height)
         top, left = (side - height) // 2, (side - width) // 2
         y = slice(round(VIEW * top / side), round(VIEW * (top + height) / side))
