@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import transformers
 from transformers import (
     GenerationConfig,
     Qwen2_5_VLConfig,
@@ -36,6 +37,9 @@ TEMPLATE = (
 
 def tokenizer_of(settings: TinySettings):
     tokenizer = build_tokenizer(settings.words)
+    if transformers.__version__.startswith("4."):  # its processors take a tokenizer of Qwen2's class alone
+        named = {**tokenizer.special_tokens_map, "extra_special_tokens": {"image_token": IMAGE}}
+        tokenizer = transformers.Qwen2TokenizerFast(tokenizer_object=tokenizer._tokenizer, **named, padding_side="left")
     tokenizer.add_special_tokens({"additional_special_tokens": [VIDEO, START, END, *TURNS]})
     return tokenizer
 

@@ -189,7 +189,7 @@ class Flight:
 
     def pass_block(self, block: int, states: Tensor, step: Step, calls: Sequence[Call]) -> Tensor:
         """Lets states (r, s, e) pass a decoder block as the model itself would; `calls` say how its rows attend."""
-        output: Tensor = self._blocks[block](
+        output: Any = self._blocks[block](
             states,
             attention_mask=step.mask,
             use_cache=True,
@@ -197,7 +197,8 @@ class Flight:
             **{CACHE: self.cache},
             **step.arguments,
         )
-        return output
+        states = output[0] if isinstance(output, tuple) else output  # until 4.57 some blocks put out more
+        return states
 
     def _edited(self, block: int, states: Tensor, step: Step) -> tuple[Tensor, Tensor | None]:
         """Edits the states that enter a block, and what it will cache: (r, s, e), and factors (r, s) on its norm's."""

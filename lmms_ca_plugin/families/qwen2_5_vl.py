@@ -13,7 +13,7 @@ class Qwen25VL(Qwen2VL):
     """Qwen2.5-VL."""
 
     model_type = "qwen2_5_vl"
-    trunks: ClassVar = {"qwen2_5_vl_text": HANDLED}
+    trunks: ClassVar = {"qwen2_5_vl_text": HANDLED, "qwen2_5_vl": HANDLED}
 
 
 FAMILY = Qwen25VL

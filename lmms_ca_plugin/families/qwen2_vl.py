@@ -36,7 +36,8 @@ class Qwen2VL(Decoder):
     """
 
     model_type = "qwen2_vl"
-    trunks: ClassVar = {"qwen2_vl_text": HANDLED}
+    # 4.57 calls the trunk of a config without parts, as it was published, by the checkpoint's type.
+    trunks: ClassVar = {"qwen2_vl_text": HANDLED, "qwen2_vl": HANDLED}
     aspect_ratios = ("processor",)
     conversations = ("processor",)
     longest_ratio = 200  # the processor takes no thinner ones
