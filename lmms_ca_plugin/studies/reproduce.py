@@ -207,7 +207,7 @@ def _why_not(model: str, target: Target, ours: Mapping[str | None, str]) -> str:
         return ""
     if model in target.models:
         return f"not run: no checkpoint of {model} is given"
-    return "not run: the paper takes it from elsewhere, and this package has no family for it"
+    return "not run: the paper takes it from elsewhere, and does not say how it was asked"
 
 
 def _variant(row: PublishedRow) -> str:

@@ -133,7 +133,11 @@ def test_a_config_without_parts_and_a_processor_in_two_files_are_read(saved):
         text.pop(name, None)
     text |= {"rope_theta": 1e6, "rope_scaling": {"type": "mrope", "mrope_section": rotary["mrope_section"]}}
     text |= {"sliding_window": 32768, "use_sliding_window": False}
-    (saved / "config.json").write_text(json.dumps({**text, **config, "torch_dtype": "float32"}))
+    vision = {**config["vision_config"], "in_chans": 3, "spatial_patch_size": qwens.PATCH}
+    for name in ("model_type", "in_channels", "rope_parameters"):
+        vision.pop(name, None)
+    published = {**text, **config, "vision_config": vision, "torch_dtype": "float32"}
+    (saved / "config.json").write_text(json.dumps(published))
     pictures = {**processor.image_processor.to_dict(), "processor_class": type(processor).__name__}
     size = pictures.pop("size")
     pictures |= {"min_pixels": size["shortest_edge"], "max_pixels": size["longest_edge"]}

@@ -454,7 +454,7 @@ def test_rows_that_were_not_run_say_why():
     table = run_of((1, 2, 3, 4, 5, 6), ("vanilla", "contrastive", "dola", "vicrop"))
     layout = laid_out(load_target("table1"), {"some/llava-1.5-7b-hf": table})
     notes = layout[layout["kind"] == "printed"].set_index("model")["note"]
-    assert notes["BLIP-2"] == "not run: the paper takes it from elsewhere, and this package has no family for it"
+    assert notes["BLIP-2"] == "not run: the paper takes it from elsewhere, and does not say how it was asked"
     assert set(notes["LLaVA-v1.6"]) == {"not run: no checkpoint of LLaVA-v1.6 is given"}
     assert set(notes["LLaVA-v1.5"]) == {""}
 
