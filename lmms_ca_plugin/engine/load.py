@@ -124,7 +124,8 @@ def load(checkpoint: Checkpoint, inputs: InputOptions) -> Family:
 
     Raises:
         CheckpointError: The processor or the weights are missing, incomplete or do not belong together, or `generate`
-            would change tokens' scores.
+            would change tokens' scores otherwise than by a repetition penalty.
+        OptionError: An input option has no meaning for this family.
     """
     options = checkpoint.options
     processor = _read("processor", AutoProcessor.from_pretrained, options)

@@ -79,14 +79,14 @@ class Qwen2VL(Decoder):
 
     # ---- geometry ----------------------------------------------------------------------------------------------------
     @property
-    def _merged(self) -> int:
+    def _merge_size(self) -> int:
         side: int = self.model.config.vision_config.spatial_merge_size
         return side
 
     def cells(self, picture: tuple[int, int]) -> Cells:
         """Says where the tokens' cells lie: on the whole picture, in a grid that follows its shape."""
         processor = self.processor.image_processor
-        cell = processor.patch_size * self._merged
+        cell = processor.patch_size * self._merge_size
         width, height = picture
         least, most = _bounds(processor)
         sides = smart_resize(height, width, factor=cell, min_pixels=least, max_pixels=most)
@@ -103,11 +103,10 @@ class Qwen2VL(Decoder):
         The tower takes a picture as two equal frames; their mean is the picture, and of gradients half of what one
         picture would get.
         """
-        patch, m = self.model.config.vision_config.patch_size, self._merged
+        patch, m = self.processor.image_processor.patch_size, self._merge_size
         views = []
-        for patches, (_, rows, columns) in zip(
-            _without_filling(pictures), pictures["image_grid_thw"].tolist(), strict=True
-        ):
+        grids = pictures["image_grid_thw"].tolist()
+        for patches, (_, rows, columns) in zip(_without_filling(pictures), grids, strict=True):
             cut = patches.view(rows // m, columns // m, m, m, _COLOURS, -1, patch, patch).mean(5)
             views.append(cut.permute(4, 0, 2, 5, 1, 3, 6).reshape(_COLOURS, rows * patch, columns * patch))
         return views
@@ -134,10 +133,8 @@ class Qwen2VL(Decoder):
         output = self.model.model.get_image_features(pixel_values=pixels, image_grid_thw=grids.to(pixels.device))
         found = getattr(output, "pooler_output", output)  # 4.57 returns the list itself
         return [
-            Features(
-                states, torch.full((len(states),), Kind.BASE, dtype=torch.int8, device=states.device), (rows, columns)
-            )
-            for states, (_, rows, columns) in zip(found, (grids // self._merged).tolist(), strict=True)
+            Features(states, torch.full((len(states),), Kind.BASE, dtype=torch.int8, device=states.device), tuple(grid))
+            for states, (_, *grid) in zip(found, (grids // self._merge_size).tolist(), strict=True)
         ]
 
     # ---- the pass ----------------------------------------------------------------------------------------------------
@@ -151,7 +148,7 @@ class Qwen2VL(Decoder):
         steps = attention_mask.long()  # (b, s): how far the next token lies from this one
         offsets = steps.new_zeros(*steps.shape, 3)
         if features:
-            places = [_places(*seen.grid) for seen in features if seen.grid]  # (t, 3) each
+            places = [_places(seen) for seen in features]  # (t, 3) each
             widths = [torch.cat([of.new_zeros(len(of) - 1), of.max()[None] + 1]) for of in places]  # (t,) each
             steps = steps.masked_scatter(placeholders, torch.cat(widths).to(steps))
             offsets = offsets.masked_scatter(placeholders[..., None], torch.cat(places).to(steps))
@@ -162,8 +159,10 @@ class Qwen2VL(Decoder):
         return {"position_embeddings": self.model.model.language_model.rotary_emb(states, positions.permute(2, 0, 1))}
 
 
-def _places(rows: int, columns: int) -> Tensor:
+def _places(seen: Features) -> Tensor:
     """A picture's cells, row by row: (t, 3) of time, which stands still, row and column."""
+    assert seen.grid is not None  # this family's have one
+    rows, columns = seen.grid
     return torch.cartesian_prod(torch.zeros(1, dtype=torch.long), torch.arange(rows), torch.arange(columns))
 
 

@@ -7,7 +7,8 @@ an answering pass with two pictures, the full one and the crop.
 Deviates: the map is placed on the pixels that the vision tower really saw; `align=whole` lays it over the whole picture
 as the reference does, although its processor cuts the middle out. The general request stands alone, without the task's
 instruction on how to answer. LLaVA-NeXT, which the reference does not support, takes the crop as its base view only,
-because two pictures with all their tiles are longer than its 4,096 positions.
+because two pictures with all their tiles are longer than its 4,096 positions. Of the three maps the reference has only
+the first for Qwen2.5-VL; here Qwen's families have all.
 """
 
 from __future__ import annotations

@@ -140,11 +140,12 @@ def test_a_config_without_parts_and_a_processor_in_two_files_are_read(saved):
     (saved / "config.json").write_text(json.dumps(published))
     pictures = {**processor.image_processor.to_dict(), "processor_class": type(processor).__name__}
     size = pictures.pop("size")
-    pictures |= {"min_pixels": size["shortest_edge"], "max_pixels": size["longest_edge"]}
+    pictures |= {"min_pixels": size["shortest_edge"], "max_pixels": 900_000}
     (saved / "preprocessor_config.json").write_text(json.dumps(pictures))
     (saved / "processor_config.json").unlink(missing_ok=True)
     then = opened(saved)
     assert replace(then.family.trunk, text_type=now.family.trunk.text_type) == now.family.trunk
+    assert (now.family.inputs.max_pixels, then.family.inputs.max_pixels) == (1_003_520, 900_000)
     assert then.answer(requests) == now.answer(requests)
 
 

@@ -94,6 +94,7 @@ def test_the_result_file_records_every_setting(make, evaluate):
     assert record["parameters"]["rho"] == 0.2, "defaults are recorded too"
     assert (record["seed"], record["batch_size"], record["dtype"], record["device"]) == (3, 4, "float32", "cpu")
     assert (record["conversation"], record["image_aspect_ratio"]) == ("vicuna_v1", "pad")
+    assert (record["max_pixels"], record["repetition_penalty"]) == (None, 1)
     assert set(record["versions"]) == {"plugin", "lmms_eval", "transformers", "torch"}
     assert record["samples"] == 15 and record["seconds"] > 0 and record["peak_memory_gib"] is None
     assert record["world_size"] == 1

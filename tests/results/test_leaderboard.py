@@ -133,7 +133,7 @@ def test_holm_is_the_same_however_runs_are_fed_in(tmp_path):
 
 
 OTHER = {"conversation": "processor", "dtype": "bfloat16"}
-INPUTS = {"conversation": "vicuna_v1", "image_aspect_ratio": "pad", "dtype": "float32"}
+INPUTS = {"conversation": "vicuna_v1", "image_aspect_ratio": "pad", "max_pixels": 602112, "dtype": "float32"}
 
 
 def asked_as(folder, method, scores, minute, gen_kwargs="", seed=0, first=0, **inputs):
@@ -151,6 +151,7 @@ def asked_as(folder, method, scores, minute, gen_kwargs="", seed=0, first=0, **i
     [
         ({"conversation": "processor"}, "conversation"),
         ({"image_aspect_ratio": "processor"}, "image_aspect_ratio"),
+        ({"max_pixels": 40000}, "max_pixels"),
         ({"dtype": "bfloat16"}, "dtype"),
         ({"gen_kwargs": {"max_new_tokens": 1}}, "gen_kwargs"),
     ],

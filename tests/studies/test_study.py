@@ -136,10 +136,13 @@ def test_a_study_on_all_documents_has_no_limit():
         "dtype": "float32",
         "conversation": "processor",
     }
-    record |= {"image_aspect_ratio": "pad", "max_pixels": None, "seed": 0, "parameters": {}, "batch_size": 8}
+    record |= {"image_aspect_ratio": "pad", "max_pixels": 40000, "seed": 0, "parameters": {}, "batch_size": 8}
     told = vars(_alone(record, LoadedTasks(None, {"ca_gqa": None, "ca_vizwiz": None}, dict.fromkeys(["ca_gqa"]))))
     assert (told["limit"], told["subset_seed"], told["tasks"]) == (None, None, "ca_gqa,ca_vizwiz")
-    assert told["model_args"] == "pretrained=a/b,dtype=float32,conversation=processor,image_aspect_ratio=pad,seed=0"
+    assert (
+        told["model_args"]
+        == "pretrained=a/b,dtype=float32,conversation=processor,image_aspect_ratio=pad,max_pixels=40000,seed=0"
+    )
 
 
 # ---- stops -----------------------------------------------------------------------------------------------------------
