@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+import qwens
 from lmms_eval.api.instance import Instance
 from lmms_eval.loggers import EvaluationTracker
 from lmms_eval.models import MODEL_REGISTRY_V2
@@ -84,6 +85,20 @@ def test_chat_and_simple_form_answer_alike(make, evaluate):
         for name in ("Chat_vanilla", "Simple_vanilla")
     ]
     assert answers[0] == answers[1]
+
+
+def test_a_qwen_is_asked_as_its_processor_says_up_to_a_bound(make, evaluate, tmp_path):
+    for part in qwens.build("qwen2_5_vl", num_blocks=4, hidden_size=32, eos_gain=0):
+        part.save_pretrained(tmp_path / "qwen")
+    options = {"review_layer": 3, "scope": "0:1", "max_pixels": 40_000, "trace": str(tmp_path / "trace.jsonl")}
+    entry = make("Chat_contrastive", pretrained=str(tmp_path / "qwen"), batch_size=4, **options)
+    results = evaluate(entry, ("gqa", "docvqa_val"))
+    (record,) = results["config"]["batch_sizes"]
+    assert (record["model_type"], record["conversation"], record["max_pixels"]) == ("qwen2_5_vl", "processor", 40_000)
+    traced = [json.loads(line) for line in (tmp_path / "trace.jsonl").read_text().splitlines()]
+    assert len(traced) == record["samples"] == sum(map(len, results["samples"].values()))
+    assert all(80 < line["image_tokens"] <= 100 for line in traced), "cells of 20 x 20 pixels, of larger pictures"
+    assert all(line["masked_tokens"] == line["image_tokens"] // 5 for line in traced)
 
 
 def test_the_result_file_records_every_setting(make, evaluate):
