@@ -1,8 +1,8 @@
 """From logits to answers: greedy and sampled decoding, one token for the whole batch per pass.
 
 Deviates from transformers' `generate`: sampling draws every sample from a generator of its own, seeded by (seed, task,
-document, repeat), so that an answer does not depend on what else was in its batch. Beam search is transformers' own, in
-`engine/beams.py`.
+document, repeat), and a repetition penalty leaves padding out, so that an answer does not depend on what else was in
+its batch. Beam search is transformers' own, in `engine/beams.py`.
 
 Axis letters: b rows: samples, or their branches; v vocabulary.
 """
@@ -49,10 +49,7 @@ def picker(generation: Generation, seeds: Sequence[int]) -> Callable[[Tensor], T
 
 
 def penalised(flight: Flight, scores: Tensor) -> Tensor:
-    """Applies the checkpoint's own repetition penalty to scores (b, v), over a row's prompt and new tokens.
-
-    transformers' own counts padding as tokens of the prompt, so that an answer would depend on its batch.
-    """
+    """Applies the checkpoint's own repetition penalty to scores (b, v), over a row's prompt and new tokens."""
     if flight.family.repetition_penalty == 1:
         return scores
     precise = scores.to(torch.promote_types(scores.dtype, torch.float32))

@@ -41,12 +41,13 @@ def test_beam_search_is_that_of_generate(any_family):
     assert mine != [a.text for a in answers(any_family, questions, 4, max_new_tokens=6)]
 
 
+@pytest.mark.parametrize("penalty", [1.3, 0.5])  # the second takes words of the prompt, from the first token on
 @pytest.mark.parametrize("settings", [{}, {"num_beams": 3}], ids=["greedy", "beams"])
-def test_a_checkpoints_own_repetition_penalty_is_generates(any_family, settings, monkeypatch):
+def test_a_checkpoints_own_repetition_penalty_is_generates(any_family, settings, penalty, monkeypatch):
     """Over the prompt and the new tokens; a question alone has no padding, which generate would count."""
-    questions = mixed_questions()
+    questions = mixed_questions()[:5]
     plain = [a.text for a in answers(any_family, questions, 8, max_new_tokens=12, **settings)]
-    monkeypatch.setattr(any_family.model.generation_config, "repetition_penalty", 1.3)
+    monkeypatch.setattr(any_family.model.generation_config, "repetition_penalty", penalty)
     mine = [a.text for a in answers(any_family, questions, 8, max_new_tokens=12, **settings)]
     theirs = [ids for q in questions for ids in generate(any_family, [q], max_new_tokens=12, **settings)]
     assert mine == [any_family.processor.tokenizer.decode(ids).strip() for ids in theirs]

@@ -59,6 +59,7 @@ def test_a_picture_has_a_token_for_every_cell_of_its_grid(qwen, size):
     rows, columns = qwen.cells(size).grid
     assert inputs.pictures["image_grid_thw"].tolist() == [[1, 2 * rows, 2 * columns]]
     (seen,) = qwen.look(inputs)
+    assert qwen.view_side == 224, "what the public code of ViCrop takes"
     assert len(seen.states) == len(seen.kinds) == rows * columns == qwen.base_tokens(size)
     assert seen.grid == (rows, columns) and set(seen.kinds.tolist()) == {Kind.BASE}
 
