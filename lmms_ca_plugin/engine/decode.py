@@ -53,7 +53,7 @@ def penalised(flight: Flight, scores: Tensor) -> Tensor:
     if flight.family.repetition_penalty == 1:
         return scores
     precise = scores.to(torch.promote_types(scores.dtype, torch.float32))
-    penalty = RepetitionPenaltyLogitsProcessor(float(flight.family.repetition_penalty))
+    penalty = RepetitionPenaltyLogitsProcessor(flight.family.repetition_penalty)
     penalised_scores: Tensor = penalty(flight.seen.to(scores.device), precise)
     return penalised_scores
 

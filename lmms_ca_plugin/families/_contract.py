@@ -162,7 +162,7 @@ class Family(Views, ABC):
     @property
     def repetition_penalty(self) -> float:
         """By what the checkpoint's generation settings have the tokens so far penalised; 1 changes nothing."""
-        return getattr(self.model.generation_config, "repetition_penalty", None) or 1.0
+        return float(getattr(self.model.generation_config, "repetition_penalty", None) or 1)
 
     # ---- paths -------------------------------------------------------------------------------------------------------
     @property

@@ -3,16 +3,19 @@
 import pytest
 import torch
 from naive import arguments, attention_of_last_token, generate
-from toys import ask, make_family, mixed_questions, photo
+from toys import SMALL, ask, make_family, mixed_questions, photo
 
+from lmms_ca_plugin.engine import beams
 from lmms_ca_plugin.engine.decode import decode
 from lmms_ca_plugin.engine.engine import Engine
 from lmms_ca_plugin.engine.generation import Generation
 from lmms_ca_plugin.engine.requests import Request, RunOptions
 from lmms_ca_plugin.engine.run import Run
 from lmms_ca_plugin.errors import OptionError
+from lmms_ca_plugin.families import load_family
 from lmms_ca_plugin.methods import load_method
 from lmms_ca_plugin.methods._contract import Decision, Edit, Plan, Read
+from lmms_ca_plugin.tiny import TinySettings, build_model, build_processor
 
 
 def prompt_of(family, questions):
@@ -54,9 +57,31 @@ def test_a_checkpoints_own_repetition_penalty_is_generates(any_family, settings,
     assert mine != plain
 
 
-def test_padding_is_no_token_of_the_prompt():
+@pytest.mark.parametrize("settings", [{}, {"temperature": 1.5}], ids=["greedy", "sampled"])
+def test_a_padding_token_that_ends_answers_is_not_penalised_for_padding(settings):
+    """As Qwen's is, which would have short questions answered otherwise in a batch than alone."""
+    sizes = TinySettings("llava", **SMALL, eos_gain=4)
+    family = load_family("llava")(build_model(sizes), build_processor(sizes))
+    family.model.generation_config.repetition_penalty = 1.5
+    family.processor.tokenizer.pad_token = family.processor.tokenizer.eos_token
+    alone, batch = (answers(family, mixed_questions(), size, max_new_tokens=12, **settings) for size in (1, 8))
+    assert [a.text for a in alone] == [a.text for a in batch]
+
+
+def two_lengths():
     family = make_family("llava")
-    run = Run(family, Plan(), prompt_of(family, [ask(0, "Why?"), ask(1, "What is in the cup on the table?")]), 2)
+    return Run(family, Plan(), prompt_of(family, [ask(0, "Why?"), ask(1, "What is in the cup on the table?")]), 2)
+
+
+def test_beams_are_told_of_no_padding_either(monkeypatch):
+    run, told = two_lengths(), []
+    monkeypatch.setattr(beams._Steps, "generate", lambda _, input_ids, **given: told.append(input_ids) or input_ids)
+    assert [tokens.ids for tokens in beams.search(run, Generation(num_beams=2), frozenset({2}), 0)] == [[], []]
+    assert torch.equal(told[0], run.seen) and not torch.equal(run.seen, run.prompt.input_ids)
+
+
+def test_padding_is_no_token_of_the_prompt():
+    run = two_lengths()
     with run.attached():
         run.prefill()
         run.step(torch.tensor([7, 8]))

@@ -165,8 +165,12 @@ def test_the_published_sizes_are_understood(saved):
         "rms_norm_eps": 1e-6,
         "vocab_size": 152064,
     }
+    tied = {**config, "text_config": {**config["text_config"], "tie_word_embeddings": True}, "tie_word_embeddings": True}
+    (saved / "config.json").write_text(json.dumps(tied))  # as the 2B and 3B
+    assert describe(CheckpointOptions(str(saved), device="cpu")).trunk.tied_embeddings
     (saved / "config.json").write_text(json.dumps(config))
     trunk = describe(CheckpointOptions(str(saved), device="cpu")).trunk
+    assert not trunk.tied_embeddings
     assert (trunk.num_blocks, trunk.head_size, trunk.max_positions) == (28, 128, 32768)
     assert not trunk.is_paper_trunk
     with pytest.raises(OptionError, match="this checkpoint is 'qwen2.*' on a 28-block 'qwen2.*_text'"):

@@ -8,6 +8,7 @@ from dataclasses import replace
 import naive
 import numpy as np
 import pytest
+import qwens
 import torch
 import toys
 from PIL import Image
@@ -20,8 +21,9 @@ from lmms_ca_plugin.engine.passes import MapPasses
 from lmms_ca_plugin.engine.requests import Request, RunOptions
 from lmms_ca_plugin.engine.trace import Trace
 from lmms_ca_plugin.errors import GenerationError, InputError, OptionError
+from lmms_ca_plugin.families import load_family
 from lmms_ca_plugin.families._cells import cells_of, whole
-from lmms_ca_plugin.families._contract import Message, Question
+from lmms_ca_plugin.families._contract import InputOptions, Message, Question
 from lmms_ca_plugin.methods import _maps, load_method, vicrop
 from lmms_ca_plugin.methods._box import find_box
 
@@ -426,6 +428,20 @@ def test_a_prompt_that_is_too_long_with_its_crop_is_refused_before_any_pass(name
     finally:
         handle.remove()
     assert not passed
+
+
+def test_a_crop_that_has_more_tokens_than_its_picture_is_checked_as_it_is():
+    """A bound on pixels may leave a square crop more cells than a picture whose sides do not fit it as well."""
+    built = qwens.build("qwen2_vl", **toys.SMALL)
+    family = load_family("qwen2_vl")(*built, InputOptions(max_pixels=40_000))
+    checked = []
+    question = toys.ask(0, "What is in the cup?", toys.photo("coffee", 400, 300))
+    prepared = ViCrop.from_options({"layer": 3}).prepare([question], MapPasses(family, checked.append))
+    tokens = [int((inputs.input_ids == family.trunk.image_token_id).sum()) for inputs in checked]
+    left, top, right, bottom = prepared.log[0]["box"]
+    assert tokens == [2 * family.base_tokens((400, 300)), 88 + family.base_tokens((right - left, bottom - top))]
+    assert tokens[0] == 2 * 88 < tokens[1]
+    assert torch.equal(checked[1].input_ids, prepared.inputs.input_ids)
 
 
 def test_a_map_that_is_no_map_is_refused(monkeypatch):
