@@ -165,8 +165,9 @@ def test_the_published_sizes_are_understood(saved):
         "rms_norm_eps": 1e-6,
         "vocab_size": 152064,
     }
-    tied = {**config, "text_config": {**config["text_config"], "tie_word_embeddings": True}, "tie_word_embeddings": True}
-    (saved / "config.json").write_text(json.dumps(tied))  # as the 2B and 3B
+    tie = {"tie_word_embeddings": True}  # as the 2B and 3B, at the place that the release knows
+    tied = {**config, **tie, "text_config": {**config["text_config"], **tie}}
+    (saved / "config.json").write_text(json.dumps(tied))
     assert describe(CheckpointOptions(str(saved), device="cpu")).trunk.tied_embeddings
     (saved / "config.json").write_text(json.dumps(config))
     trunk = describe(CheckpointOptions(str(saved), device="cpu")).trunk
