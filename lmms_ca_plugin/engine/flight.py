@@ -77,7 +77,7 @@ class Flight:
         self.end = self._last  # the block behind which the last position alone is looked at, if anything is
         self.whole = False  # whether that block does for every position what the last one alone is asked for
         self._entering = entering
-        self._positions = torch.cat([part.take(prompt.positions) for part in parts])  # (r, s)
+        self._positions = torch.cat([part.take(prompt.positions) for part in parts])  # (r, s) or (r, s, ...)
         attention_mask = torch.cat([part.take(prompt.attention_mask) for part in parts])  # (r, s)
         self._attention_mask = pad(attention_mask, (0, new_tokens), value=True)  # (r, s + new tokens)
         self._is_padded = not bool(attention_mask.all())

@@ -141,12 +141,14 @@ class Front(ABC, Generic[OfOne]):
         Raises:
             InputError: A prompt with the new tokens is longer than the trunk has positions.
         """
-        positions = self.family.trunk.max_positions
+        positions, bound = self.family.trunk.max_positions, self.family.inputs.max_pixels
+        smaller = "" if bound is None else f", or for smaller pictures (max_pixels={bound} now)"
         for question, length in zip(inputs.questions, inputs.attention_mask.sum(-1).tolist(), strict=True):
             if length + generation.max_new_tokens > positions:
                 raise InputError(
                     f"{question.name}: a prompt of {length} tokens and max_new_tokens={generation.max_new_tokens} do "
-                    f"not fit the language model's max_position_embeddings={positions}. Ask for fewer new tokens."
+                    f"not fit the language model's max_position_embeddings={positions}. Ask for fewer new tokens"
+                    f"{smaller}."
                 )
 
     def to_text(self, tokens: list[int]) -> str:

@@ -173,6 +173,12 @@ def _generation_config(source: str, revision: str | None, without_file: Any, **_
 
 def _check_generation(options: CheckpointOptions, config: GenerationConfig) -> None:
     """Refuses what `generate` would do to the scores of each token and this engine does not, whatever the method."""
+    penalty = getattr(config, "repetition_penalty", None)
+    if penalty is not None and not penalty > 0:
+        raise CheckpointError(
+            f"pretrained={options.pretrained}: its generation_config.json has repetition_penalty={penalty}. Allowed: "
+            "above 0; 1 changes nothing."
+        )
     values = {name: getattr(config, name, None) for name in _ON_SCORES}
     asked = {name: value for name, value in values.items() if value not in (None, _ON_SCORES[name])}
     if asked:

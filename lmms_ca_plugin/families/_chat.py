@@ -58,8 +58,9 @@ class Chat(Family):
                 f"The processor's image token is {image_token!r} (id {known}), but the checkpoint marks "
                 f"pictures with id {trunk.image_token_id}. Use the processor that belongs to the checkpoint."
             )
-        conversation = inputs.conversation or trained_on(processor, trunk)
-        check_placeholder(processor, conversation)
+        trained = trained_on(processor, trunk)
+        conversation = inputs.conversation or (trained if trained in cls.conversations else "processor")
+        check_placeholder(processor, conversation, cls.conversations)
         max_pixels = cls.bound(processor, inputs.max_pixels)
         return InputOptions(conversation, inputs.image_aspect_ratio or "processor", max_pixels)
 

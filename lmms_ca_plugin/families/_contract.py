@@ -49,7 +49,7 @@ class Prompt:
         states: (b, s, e), token embeddings with the picture features merged in.
         attention_mask: (b, s) bool, True at real tokens.
         kinds: (b, s) int8, a `Kind` for every position; padding counts as text.
-        positions: (b, s) rotary positions; real tokens count from 0.
+        positions: Rotary positions: (b, s), where real tokens count from 0, or (b, s, ...), as the family counts.
         seeds: One whole number per sample, fixed by (seed, task, document, repeat).
     """
 
@@ -162,7 +162,8 @@ class Family(Views, ABC):
     @property
     def repetition_penalty(self) -> float:
         """By what the checkpoint's generation settings have the tokens so far penalised; 1 changes nothing."""
-        return float(getattr(self.model.generation_config, "repetition_penalty", None) or 1)
+        penalty = getattr(self.model.generation_config, "repetition_penalty", None)
+        return 1.0 if penalty is None else float(penalty)
 
     # ---- paths -------------------------------------------------------------------------------------------------------
     @property
@@ -194,7 +195,7 @@ class Family(Views, ABC):
 
     @abstractmethod
     def block_arguments(self, states: Tensor, positions: Tensor) -> dict[str, Any]:
-        """What every block takes beside states and mask: rotary embeddings of `positions` (b, q)."""
+        """What every block takes beside states and mask: rotary embeddings of `positions`, (b, q) or (b, q, ...)."""
 
     @abstractmethod
     def norm(self, states: Tensor) -> Tensor:

@@ -50,13 +50,8 @@ def from_template(processor: Any, turns: Sequence[Message]) -> str:
     """Renders turns by the processor's chat template, or by its tokenizer's where the processor has none.
 
     Raises:
-        CheckpointError: There is no template, or it cannot render them.
+        CheckpointError: It cannot render them.
     """
-    if not _has_template(processor):
-        raise CheckpointError(
-            "The checkpoint has no chat template, so that nothing says how it is to be asked. Allowed: "
-            "conversation=vicuna_v1, conversation=chatml_direct, or a chat_template.jinja beside its config."
-        )
     given = [
         {
             "role": turn.role,
@@ -89,20 +84,30 @@ def trained_on(processor: Any, trunk: Trunk) -> Conversation:
     return "chatml_direct" if trunk.is_yi and "<|im_start|>" in asked else "processor"
 
 
-def check_placeholder(processor: Any, conversation: str) -> None:
+def check_placeholder(processor: Any, conversation: str, conversations: Sequence[str]) -> None:
     """Refuses a conversation that does not show the model the one picture of a question.
 
+    Args:
+        processor: The checkpoint's.
+        conversation: How it is to be asked.
+        conversations: How else it may be asked, for messages.
+
     Raises:
-        CheckpointError: Its text holds another number of placeholders, or cannot be rendered.
+        CheckpointError: There is no template, its text holds another number of placeholders, or it cannot be rendered.
     """
+    others = "".join(f"conversation={name}, " for name in conversations if name != conversation)
+    if conversation == "processor" and not _has_template(processor):
+        raise CheckpointError(
+            "The checkpoint has no chat template, so that nothing says how it is to be asked. Allowed: "
+            f"{others}{'or ' * bool(others)}a chat_template.jinja beside its config."
+        )
     turn = Message("user", "?", (Image.new("RGB", (1, 1)),))
     found = RENDERERS[conversation](processor, (turn,)).count(processor.image_token)
     if found != 1:
         raise CheckpointError(
             f"conversation={conversation}: a question with one picture has {found} placeholders "
             f"{processor.image_token!r}, so the chat template is not made for pictures. Allowed: "
-            f"{', '.join(name for name in RENDERERS if name != conversation)}, or the template that belongs to the "
-            "checkpoint."
+            f"{others}{'or ' * bool(others)}the template that belongs to the checkpoint."
         )
 
 

@@ -14,9 +14,9 @@ class InputOptions:
 
     Attributes:
         conversation: `vicuna_v1` or `chatml_direct` (each with its system sentence), or the processor's own chat
-            template.
-        image_aspect_ratio: `pad` to a square with the mean colour, or leave it to the processor.
-        max_pixels: Larger pictures are made smaller, where a family shows them in their own shape (Qwen2-VL).
+            template, the only one for Qwen-VL.
+        image_aspect_ratio: `pad` to a square with the mean colour (not for Qwen-VL), or leave it to the processor.
+        max_pixels: Larger pictures are made smaller, for Qwen-VL alone; None is the processor's own bound.
     """
 
     conversation: Conversation | None = None

@@ -14,6 +14,7 @@ one picture, m x m patches that are merged into one token.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from typing import Any, ClassVar
 
 import torch
@@ -24,6 +25,7 @@ from lmms_ca_plugin.errors import CheckpointError, OptionError
 from lmms_ca_plugin.families._cells import Cells, cells_of, whole
 from lmms_ca_plugin.families._contract import InputOptions, Kind, Trunk
 from lmms_ca_plugin.families._decoder import HANDLED, Decoder
+from lmms_ca_plugin.families._options import AS_TRAINED
 from lmms_ca_plugin.families._views import Features
 
 _COLOURS = 3
@@ -44,6 +46,11 @@ class Qwen2VL(Decoder):
     picture_inputs = ("pixel_values", "image_grid_thw")
     view_side = 224
 
+    def __init__(self, model: Any, processor: Any, inputs: InputOptions = AS_TRAINED) -> None:
+        processor = copy(processor)  # a bound of pictures is this family's own
+        processor.image_processor = copy(processor.image_processor)
+        super().__init__(model, processor, inputs)
+
     @classmethod
     def fit(cls, processor: Any, config: Any, trunk: Trunk, inputs: InputOptions) -> InputOptions:
         """Refuses a processor that cuts pictures otherwise than the vision tower takes them."""
@@ -52,12 +59,13 @@ class Qwen2VL(Decoder):
             ("patch_size", tower.patch_size),
             ("merge_size", tower.spatial_merge_size),
             ("temporal_patch_size", tower.temporal_patch_size),
+            ("do_resize", True),  # else a picture's sides need not be whole cells
         ):
             given = getattr(processor.image_processor, name, None)
             if given != taken:
                 raise CheckpointError(
-                    f"The processor's {name} is {given}, but the vision tower takes {taken}. Use the processor that "
-                    "belongs to the checkpoint."
+                    f"The processor's {name} is {given}, but must be {taken} for this vision tower. Use the processor "
+                    "that belongs to the checkpoint."
                 )
         return super().fit(processor, config, trunk, inputs)
 
@@ -120,16 +128,20 @@ class Qwen2VL(Decoder):
         parted = torch.split(pictures["pixel_values"], grids.prod(-1).tolist())
         return {"pixel_values": torch.nn.utils.rnn.pad_sequence(list(parted), True), "image_grid_thw": grids}
 
+    def moved(self, pictures: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Brings the patches of all pictures to the model's device and type, (p of all, values), and nothing else."""
+        return super().moved({**pictures, "pixel_values": torch.cat(_without_filling(pictures))})
+
     def picture_features(self, pictures: dict[str, Tensor]) -> list[Features]:
         """Runs the vision tower, which merges patches, over n pictures.
 
         Args:
-            pictures: `pixel_values` (n, most p, values) and `image_grid_thw` (n, 3), patches each way before merging.
+            pictures: `pixel_values` (p of all, values) and `image_grid_thw` (n, 3), patches each way before merging.
 
         Returns:
             One entry per picture.
         """
-        pixels, grids = torch.cat(_without_filling(pictures)), pictures["image_grid_thw"]
+        pixels, grids = pictures["pixel_values"], pictures["image_grid_thw"]
         output = self.model.model.get_image_features(pixel_values=pixels, image_grid_thw=grids.to(pixels.device))
         found = getattr(output, "pooler_output", output)  # 4.57 returns the list itself
         return [
@@ -167,8 +179,17 @@ def _places(seen: Features) -> Tensor:
 
 
 def _bounds(image_processor: Any) -> tuple[int, int]:
-    """The least and the most pixels of a picture, which the processor calls edges."""
-    size = image_processor.size
+    """The least and the most pixels of a picture, which the processor calls edges.
+
+    Raises:
+        CheckpointError: It names others.
+    """
+    size = {name: value for name, value in dict(image_processor.size).items() if value is not None}
+    if not {"shortest_edge", "longest_edge"} <= size.keys():
+        raise CheckpointError(
+            f"The image processor's size is {size}, which does not bound a picture's pixels. It must name "
+            "shortest_edge, the least, and longest_edge, the most. Use the processor that belongs to the checkpoint."
+        )
     return size["shortest_edge"], size["longest_edge"]
 
 

@@ -9,7 +9,7 @@ is at least the largest plus log(relative_top), and minus infinity elsewhere.
 Deviates from the reference code, which takes one early block for the whole batch, by the batch's mean: here every
 sample has its own at every step, so an answer does not depend on what else was in its batch. At batch 1 they agree.
 The repetition penalty counts generated tokens only (the reference's penalises the question's own words too), after the
-contrast, and is off by default.
+contrast, and is off by default. One that the checkpoint itself asks for is applied besides, as to every method.
 With sampling, out takes the place of the logits; with beams, its log-softmax is what the search adds up.
 
 Axis letters: b samples, c candidate blocks, e hidden size, v vocabulary, n new tokens so far.

@@ -125,6 +125,9 @@ def test_what_generate_would_do_to_scores_is_refused_before_weights_are_read(cop
     file.write_text(json.dumps({**plain, "min_new_tokens": 1}))  # 1 is no more neutral there than 0 is for a penalty
     with pytest.raises(CheckpointError, match=r"asks for min_new_tokens=1, which"):
         opened(copied)
+    file.write_text(json.dumps({**plain, "repetition_penalty": 0.0}))
+    with pytest.raises(CheckpointError, match=r"has repetition_penalty=0\.0\. Allowed: above 0"):
+        opened(copied)
     (copied / "hidden").rename(weights)
     file.write_text(json.dumps({**plain, "temperature": 0.2, "do_sample": True, "repetition_penalty": 1.2}))
     assert opened(copied).repetition_penalty == 1.2  # but how tokens are drawn is the task's to say

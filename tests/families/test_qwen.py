@@ -99,6 +99,7 @@ def test_larger_pictures_are_made_smaller_up_to_the_bound():
     inputs = bounded.encode([ask(0, "What?", photo("coffee", 400, 300)), ask(1, "What?", photo("coffee", 60, 60))])
     assert before == (15, 20) and inputs.pictures["image_grid_thw"][:, 1:].tolist() == [[16, 22], [6, 6]]
     assert bounded.cells((400, 300)).grid == (8, 11)
+    assert plain.cells((400, 300)).grid == before and load_family("qwen2_vl")(model, processor).inputs == plain.inputs
     with pytest.raises(
         OptionError, match="max_pixels=3000 is not allowed. Allowed: 3136, the processor's least, and more"
     ):
@@ -192,9 +193,63 @@ def test_pictures_that_the_processor_does_not_take_are_refused(qwen):
     qwen.encode([ask(3, "What?", Image.new("RGB", (400, 2)))])
 
 
-@pytest.mark.parametrize(("name", "other"), [("patch_size", 14), ("merge_size", 1), ("temporal_patch_size", 1)])
+def test_a_picture_takes_no_more_room_on_the_device_than_its_own():
+    qwen = make_family("qwen2_vl")
+    pictures = qwen.encode([ask(0, "?", photo("cat", 60, 60)), ask(1, "?", photo("cat", 400, 400))]).pictures
+    held = [int(of.prod()) for of in pictures["image_grid_thw"]]
+    assert pictures["pixel_values"].shape[:2] == (2, max(held)), "on the CPU the smaller one is filled up"
+    assert qwen.moved(pictures)["pixel_values"].shape[0] == sum(held)
+
+
+def test_a_prompt_that_is_too_long_says_how_pictures_get_smaller():
+    model, processor = qwens.build("qwen2_vl", num_blocks=2, hidden_size=32, max_position_embeddings=300)
+    engine = Engine(load_family("qwen2_vl")(model, processor), load_method("vanilla")(), RunOptions())
+    with pytest.raises(InputError, match=r"Ask for fewer new tokens, or for smaller pictures .max_pixels=1003520 now"):
+        engine.answer_batch([ask(0, "What?", photo("cat", 400, 400))], Generation(max_new_tokens=2))
+
+
+def test_a_template_of_another_kind_is_taken_as_it_is():
+    """Vicuna's words make no Vicuna: its conversation would leave out the tokens around a picture."""
+    model, processor = qwens.build("qwen2_vl", num_blocks=2, hidden_size=32)
+    processor.chat_template = (
+        "{% for m in messages %}USER: {% for c in m['content'] %}"
+        "{{ '<|vision_start|><image><|vision_end|>' if c['type'] == 'image' else c['text'] }}{% endfor %}{% endfor %}"
+        " ASSISTANT:"
+    )
+    qwen = load_family("qwen2_vl")(model, processor)
+    assert qwen.inputs.conversation == "processor"
+    assert qwen.render((Message("user", "Hm?", (photo("cat", 60, 60),)),)) == (
+        "USER: <|vision_start|><image><|vision_end|>Hm? ASSISTANT:"
+    )
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        (None, r"how it is to be asked\. Allowed: a chat_template\.jinja beside its config"),
+        ("{{ messages[0]['role'] }}", r"made for pictures\. Allowed: the template that belongs to the checkpoint"),
+    ],
+)
+def test_what_is_advised_is_allowed(template, message):
+    model, processor = qwens.build("qwen2_vl", num_blocks=2, hidden_size=32)
+    processor.chat_template = processor.tokenizer.chat_template = template
+    with pytest.raises(CheckpointError, match=message):
+        load_family("qwen2_vl")(model, processor)
+
+
+@pytest.mark.parametrize("size", [{"height": 56, "width": 56}, {"min_pixels": 3136, "max_pixels": 40000}])
+def test_a_processor_whose_bounds_are_not_pixels_is_refused(size):
+    model, processor = qwens.build("qwen2_vl", num_blocks=2, hidden_size=32)
+    processor.image_processor.size = size
+    with pytest.raises(CheckpointError, match=r"size is .* It must name shortest_edge, the least, and longest_edge"):
+        load_family("qwen2_vl")(model, processor)
+
+
+@pytest.mark.parametrize(
+    ("name", "other"), [("patch_size", 14), ("merge_size", 1), ("temporal_patch_size", 1), ("do_resize", False)]
+)
 def test_a_processor_that_cuts_otherwise_is_refused(name, other):
     model, processor = qwens.build("qwen2_vl", num_blocks=2, hidden_size=32)
     setattr(processor.image_processor, name, other)
-    with pytest.raises(CheckpointError, match=f"processor's {name} is {other}, but the vision tower takes"):
+    with pytest.raises(CheckpointError, match=f"processor's {name} is {other}, but must be .* for this vision tower"):
         load_family("qwen2_vl")(model, processor)
