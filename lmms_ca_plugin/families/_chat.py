@@ -58,8 +58,9 @@ class Chat(Family):
                 f"The processor's image token is {image_token!r} (id {known}), but the checkpoint marks "
                 f"pictures with id {trunk.image_token_id}. Use the processor that belongs to the checkpoint."
             )
-        trained = trained_on(processor, trunk)
-        conversation = inputs.conversation or (trained if trained in cls.conversations else "processor")
+        conversation = inputs.conversation or trained_on(processor, trunk)
+        if conversation not in cls.conversations:
+            conversation = "processor"  # whatever its template looks like
         check_placeholder(processor, conversation, cls.conversations)
         max_pixels = cls.bound(processor, inputs.max_pixels)
         return InputOptions(conversation, inputs.image_aspect_ratio or "processor", max_pixels)
@@ -94,7 +95,8 @@ class Chat(Family):
         Returns:
             The prompt text.
         """
-        return RENDERERS[self.inputs.conversation or "processor"](self.processor, conversation)
+        assert self.inputs.conversation is not None  # it is settled
+        return RENDERERS[self.inputs.conversation](self.processor, conversation)
 
     def prepare_picture(self, picture: Image.Image) -> Image.Image:
         """Makes a picture what the image processor shall see: RGB.

@@ -58,10 +58,10 @@ class Llava(LlavaPictures):
         processor.vision_feature_select_strategy = getattr(
             config, "vision_feature_select_strategy", processor.vision_feature_select_strategy
         )
-        speaks_vicuna = "vicuna_v1" in (settled.conversation, trained_on(processor, trunk))
-        if inputs.image_aspect_ratio is None and speaks_vicuna and cls.padded:
-            return replace(settled, image_aspect_ratio="pad")
-        return settled
+        if inputs.image_aspect_ratio is not None or not cls.padded:
+            return settled
+        speaks_vicuna = settled.conversation == "vicuna_v1" or trained_on(processor, trunk) == "vicuna_v1"
+        return replace(settled, image_aspect_ratio="pad") if speaks_vicuna else settled
 
 
 FAMILY = Llava

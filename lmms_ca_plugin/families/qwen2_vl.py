@@ -19,6 +19,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
 
 from lmms_ca_plugin.errors import CheckpointError, OptionError
@@ -126,7 +127,7 @@ class Qwen2VL(Decoder):
             return {}
         grids = pictures["image_grid_thw"]  # (n, 3)
         parted = torch.split(pictures["pixel_values"], grids.prod(-1).tolist())
-        return {"pixel_values": torch.nn.utils.rnn.pad_sequence(list(parted), True), "image_grid_thw": grids}
+        return {"pixel_values": pad_sequence(list(parted), batch_first=True), "image_grid_thw": grids}
 
     def moved(self, pictures: dict[str, Tensor]) -> dict[str, Tensor]:
         """Brings the patches of all pictures to the model's device and type, (p of all, values), and nothing else."""

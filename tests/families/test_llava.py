@@ -202,6 +202,13 @@ def test_templates_that_are_not_made_for_pictures_are_refused(template, message)
         Llava(*spoiled(lambda processor: setattr(processor, "chat_template", template)))
 
 
+def test_a_template_is_not_looked_at_where_the_conversation_is_given():
+    broken = spoiled(lambda processor: setattr(processor, "chat_template", "{{ raise_exception('no users here') }}"))
+    family = Llava(*broken, InputOptions("vicuna_v1"))
+    assert family.inputs == InputOptions("vicuna_v1", "pad")
+    assert family.render((Message("user", "Hm?"),)) == f"{VICUNA} USER: Hm? ASSISTANT:"
+
+
 def test_a_template_that_writes_the_first_token_gets_no_second_one():
     family = Llava(*spoiled(lambda processor: setattr(processor, "chat_template", "{{ bos_token }}" + INSTRUCT)))
     questions = [ask(0, "Hm?", photo("cat", 60, 60)), ask(1, "What is it now?")]
